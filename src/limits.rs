@@ -5,8 +5,195 @@
 
 // ---------- vault and configuration ----------
 
+/// A key file: the largest form, PKCS#8 version 2 in PEM, has about 200 bytes.
+pub const KEY_FILE_BYTES_MAX: usize = 4096;
+
+/// A configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+
+/// Services in one configuration.
+pub const SERVICES_MAX: usize = 64;
+
+/// `[[service.port]]` tables of one service.
+pub const PORTS_PER_SERVICE_MAX: usize = 256;
+
+/// Backends of one port.
+pub const BACKENDS_PER_PORT_MAX: usize = 256;
+
+/// Characters in a service's name, which is part of file names in the state directory.
+pub const SERVICE_NAME_CHARS_MAX: usize = 64;
+
+/// In-process instances, of which each is a thread: more than any machine has cores.
+pub const INSTANCES_MAX: u16 = 256;
+
+/// CPUs that can be named: the kernel's `cpu_set_t` has this many bits.
+pub const CPU_NUMBER_MAX: u16 = 1023;
+
+/// Introduction points that each instance keeps, unless configured (C tor: 3).
+pub const INTRO_POINTS_PER_INSTANCE_DEFAULT: u8 = 3;
+
+/// INTRODUCE2 in a burst where only the rate is configured (C tor:
+/// `HiddenServiceEnableIntroDoSBurstPerSec`).
+pub const INTRO_DOS_BURST_DEFAULT: u32 = 200;
+
+/// Largest rate and burst that the DoS extension takes (rend-spec-v3, EST_INTRO_DOS_EXT).
+pub const INTRO_DOS_MAX: u32 = i32::MAX as u32;
+
+/// Streams for a circuit that can be configured at most (the stream id has 16 bits, and 0 is none).
+pub const STREAMS_PER_CIRCUIT_MAX: u32 = 65_535;
+
+/// Wait for a backend to accept, unless configured: backends are near.
+pub const BACKEND_CONNECT_SECONDS_DEFAULT: u64 = 5;
+
+/// Longest wait for a backend that can be configured. A Tor client gives up a BEGIN earlier.
+pub const BACKEND_CONNECT_SECONDS_MAX: u64 = 120;
+
+/// Bytes in the path of a unix socket: `sun_path` has 108 with the final NUL (unix(7)).
+pub const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
+
+const _: () = assert!(INTRO_POINTS_PER_INSTANCE_DEFAULT <= INTRO_POINTS_DEFAULT);
+const _: () = assert!(STREAMS_PER_CIRCUIT_DEFAULT <= STREAMS_PER_CIRCUIT_MAX);
+const _: () = assert!(BACKEND_CONNECT_SECONDS_DEFAULT <= BACKEND_CONNECT_SECONDS_MAX);
+const _: () = assert!(INTRO_DOS_BURST_DEFAULT <= INTRO_DOS_MAX);
+
 // ---------- plane ----------
 
 // ---------- admin ----------
 
+// ---------- runtime ----------
+
+/// Threads for blocking work on each core's driver.
+pub const BLOCKING_THREADS_MAX: usize = 4;
+
+/// Tasks a driver polls before it looks at sockets and timers again. tokio's default; a smaller
+/// value costs system calls, a larger one lets a busy reactor starve sockets.
+pub const DRIVER_EVENT_INTERVAL_TASKS: u32 = 61;
+
+/// Read-ahead of a link's socket. rustls asks for 4 KiB at a time; 32 KiB are two full TLS records.
+pub const LINK_READ_AHEAD_BYTES: usize = 32 * 1024;
+
 // ---------- onion ----------
+
+/// Introduction points in a descriptor: above this C tor clients reject the whole descriptor
+/// (`HS_CONFIG_V3_MAX_INTRO_POINTS`).
+pub const INTRO_POINTS_MAX: u8 = 20;
+
+/// Introduction points in a descriptor by default: 16 fit below 30 kB, above which the vanguards
+/// add-on of C tor clients closes the circuit that fetches the descriptor.
+pub const INTRO_POINTS_DEFAULT: u8 = 16;
+
+/// INTRODUCE2 that one introduction point takes at least and at most before it is replaced; the
+/// limit of each point is drawn at random between them (C tor:
+/// `INTRO_POINT_MIN_LIFETIME_INTRODUCTIONS`, `..MAX..`).
+pub const INTRODUCTIONS_PER_POINT_MIN: u32 = 16_384;
+/// See [`INTRODUCTIONS_PER_POINT_MIN`].
+pub const INTRODUCTIONS_PER_POINT_MAX: u32 = 32_768;
+
+/// Lifetime of an introduction point at least and at most; drawn at random between them (C tor:
+/// `INTRO_POINT_LIFETIME_MIN_SECONDS`, `..MAX..`).
+pub const POINT_LIFETIME_SECONDS_MIN: u64 = 18 * 3600;
+/// See [`POINT_LIFETIME_SECONDS_MIN`].
+pub const POINT_LIFETIME_SECONDS_MAX: u64 = 24 * 3600;
+
+/// How long a point that was replaced still answers: the lifetime of the descriptors that name it.
+pub const POINT_LINGER_SECONDS: u64 = DESCRIPTOR_LIFETIME_MINUTES as u64 * 60;
+
+/// Points of one core that linger at the same time; more of them means a flood, and the oldest
+/// closes.
+pub const POINTS_LINGERING_MAX: usize = 32;
+
+/// Attempts with the same keys at the same relay before another relay is chosen. C tor's
+/// `MAX_INTRO_POINT_CIRCUIT_RETRIES`.
+pub const POINT_RETRIES_SAME_RELAY: u32 = 3;
+
+/// First and longest wait between attempts to establish an introduction point.
+pub const POINT_BACKOFF_MS_MIN: u64 = 500;
+/// See [`POINT_BACKOFF_MS_MIN`].
+pub const POINT_BACKOFF_MS_MAX: u64 = 60_000;
+
+/// Wait for INTRO_ESTABLISHED, besides what the circuit timeouts say.
+pub const POINT_ESTABLISH_MS_MAX: u64 = 30_000;
+
+/// INTRODUCE2 that wait for decryption on one core. At 0.26 ms each (proposal 327) a full queue is
+/// a quarter of a second of work.
+pub const INTRODUCTIONS_WAITING_MAX: usize = 1024;
+
+/// Rendezvous that wait for a core. A client gives up after about a minute.
+pub const RENDEZVOUS_WAITING_MAX: usize = 512;
+
+/// Rendezvous circuits that one core builds at the same time.
+pub const RENDEZVOUS_BUILDING_MAX: usize = 64;
+
+/// Rendezvous circuits open on one core: 86 kB each, so about 700 MB.
+pub const RENDEZVOUS_OPEN_MAX: u64 = 8192;
+
+/// A request older than this is not served any more: the client has given up.
+pub const RENDEZVOUS_WAIT_MS_MAX: u64 = 30_000;
+
+/// All attempts for one rendezvous together end here.
+pub const RENDEZVOUS_BUILD_MS_MAX: u64 = 60_000;
+
+/// A rendezvous circuit without a stream is closed after this long: an hour, as a C tor client
+/// keeps using a circuit for at most 10 minutes after its last stream began.
+pub const RENDEZVOUS_IDLE_SECONDS: u64 = 3600;
+
+/// Streams that one client circuit may have open, unless configured.
+pub const STREAMS_PER_CIRCUIT_DEFAULT: u32 = 1024;
+
+/// A rendezvous cookie is refused for at least this long.
+pub const COOKIE_MEMORY_SECONDS: u64 = 300;
+
+/// Cookies in each of the two generations: 20 bytes each, about 3 MB with the table.
+pub const COOKIES_PER_GENERATION_MAX: usize = 65_536;
+
+/// Lifetime written into a descriptor (C tor: 3 hours).
+pub const DESCRIPTOR_LIFETIME_MINUTES: u16 = 180;
+
+/// Lifetime of the certificates in a descriptor (C tor: 54 hours).
+pub const DESCRIPTOR_CERT_LIFETIME_SECONDS: u64 = 54 * 3600;
+
+/// A descriptor is published again at a random time between these, as C tor does.
+pub const REPUBLISH_SECONDS_MIN: u64 = 60 * 60;
+/// See [`REPUBLISH_SECONDS_MIN`].
+pub const REPUBLISH_SECONDS_MAX: u64 = 120 * 60;
+
+/// The first descriptor goes out when every instance has a point, or after this long.
+pub const FIRST_PUBLISH_WAIT_MS: u64 = 5_000;
+
+/// Changes are collected for this long before a round of uploads begins.
+pub const PUBLISH_DEBOUNCE_MS: u64 = 1_000;
+
+/// Rounds of uploads that may follow each other at the debounce interval.
+pub const PUBLISH_ROUNDS_BURST: u32 = 4;
+
+/// After the burst, one round in this time, unless every published point is gone.
+pub const PUBLISH_ROUND_INTERVAL_SECONDS: u64 = 60;
+
+/// Uploads that run at the same time.
+pub const UPLOADS_AT_ONCE_MAX: usize = 16;
+
+/// One attempt to upload one descriptor to one HSDir.
+pub const UPLOAD_ATTEMPT_MS_MAX: u64 = 30_000;
+
+/// First and longest wait between attempts to upload to one HSDir.
+pub const UPLOAD_BACKOFF_MS_MIN: u64 = 1_000;
+/// See [`UPLOAD_BACKOFF_MS_MIN`].
+pub const UPLOAD_BACKOFF_MS_MAX: u64 = 300_000;
+
+/// Skew of our clock that is warned of.
+pub const CLOCK_SKEW_WARN_MS: u64 = 60_000;
+
+/// Skew of our clock at which nothing is published: a revision counter from the future would block
+/// the next publisher.
+pub const CLOCK_SKEW_PUBLISH_MS_MAX: u64 = 300_000;
+
+const _: () = assert!(INTRO_POINTS_DEFAULT <= INTRO_POINTS_MAX);
+const _: () = assert!(INTRODUCTIONS_PER_POINT_MIN < INTRODUCTIONS_PER_POINT_MAX);
+const _: () = assert!(POINT_LIFETIME_SECONDS_MIN < POINT_LIFETIME_SECONDS_MAX);
+const _: () = assert!(POINT_LINGER_SECONDS >= DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
+const _: () = assert!(REPUBLISH_SECONDS_MAX < DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
+const _: () = assert!(REPUBLISH_SECONDS_MIN < REPUBLISH_SECONDS_MAX);
+const _: () = assert!(CLOCK_SKEW_WARN_MS < CLOCK_SKEW_PUBLISH_MS_MAX);
+const _: () = assert!(RENDEZVOUS_BUILDING_MAX as u64 <= RENDEZVOUS_OPEN_MAX);
+// Two uploads to one HSDir must be a second apart: that is the grain of the revision counter.
+const _: () = assert!(PUBLISH_DEBOUNCE_MS >= 1_000 && UPLOAD_BACKOFF_MS_MIN >= 1_000);

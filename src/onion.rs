@@ -1,0 +1,40 @@
+//! The onion service: introduction points and rendezvous on the data cores, one merged descriptor
+//! on the control core.
+//!
+//! ```text
+//!  data core                                               control core
+//!  ---------                                               ------------
+//!  points  -- public halves of the core's points -------->  publisher -- uploads --> HSDirs
+//!     ^                                                        |
+//!     |  INTRODUCE2                                            | subcredentials of live periods
+//!  introduction (decrypt, refuse replays)  <-------------------'
+//!     |
+//!     |  RendezvousRequest, bounded queue of the least loaded core (`service`)
+//!     v
+//!  rendezvous -> session -> base::stream, served by `plane` (wired in `app::data_core`)
+//! ```
+//!
+//! Instances have no identity of their own: their points are keys that they made a moment ago, and
+//! the only descriptor is the master's.
+
+pub mod config;
+pub mod descriptor;
+pub mod hsdir;
+pub mod instance;
+pub mod intro;
+pub mod introduction;
+pub mod period;
+pub mod points;
+pub mod publisher;
+pub mod rendezvous;
+pub mod replay;
+pub mod revision;
+pub mod service;
+pub mod session;
+pub mod status;
+
+pub use self::config::ServiceSettings;
+pub use self::instance::Instance;
+pub use self::publisher::Publisher;
+pub use self::service::Service;
+pub use self::session::{ServeStream, SessionStream};

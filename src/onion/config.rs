@@ -1,0 +1,26 @@
+//! What an onion service is told, checked by `config` before it arrives here.
+
+/// Settings of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSettings {
+    /// The service's name in configuration, log and status.
+    pub name: String,
+    /// Introduction points that each instance keeps.
+    pub intro_points_per_instance: u8,
+    /// Introduction points in the published descriptor at most.
+    pub intro_points_max: u8,
+    /// INTRODUCE2 a second and burst that an introduction point shall let through, where it
+    /// supports the DoS extension (rend-spec-v3, EST_INTRO_DOS_EXT). `None`: the relay's default.
+    pub intro_dos: Option<IntroDos>,
+    /// Streams that one client circuit may have open.
+    pub streams_per_circuit_max: u32,
+}
+
+/// Parameters of the introduction points' DoS defence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntroDos {
+    /// INTRODUCE2 cells a second.
+    pub rate_per_second: u32,
+    /// INTRODUCE2 cells in a burst.
+    pub burst: u32,
+}

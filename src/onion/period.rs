@@ -1,0 +1,77 @@
+//! One time period of a service: blinded keys, subcredential, and the responsible HSDirs.
+//!
+//! See rend-spec-v3, sections 2.2.1 (time periods) and A.2 (key blinding). Derived on the control
+//! core from the master key; only the subcredential goes to the data cores.
+
+use std::time::SystemTime;
+
+use tor_hscrypto::Subcredential;
+use tor_hscrypto::ope::AesOpeKey;
+use tor_hscrypto::pk::{HsBlindId, HsBlindIdKey, HsBlindIdKeypair};
+use tor_hscrypto::time::TimePeriod;
+use tor_linkspec::OwnedCircTarget;
+use tor_netdir::{HsDirParams, NetDir};
+
+use super::revision;
+use crate::vault::MasterKey;
+
+/// Why a period could not be derived.
+#[derive(Debug, thiserror::Error)]
+pub enum PeriodError {
+    /// The key cannot be blinded (a chance of one in 2^250).
+    #[error("cannot blind the master key: {0}")]
+    Blinding(String),
+    /// arti cannot name the HSDirs.
+    #[error("cannot choose the HSDirs: {0}")]
+    HsDirs(String),
+}
+
+/// The keys of one time period.
+pub(super) struct Period {
+    /// The ring's parameters: period, shared random value, start of its run.
+    pub(super) params: HsDirParams,
+    /// Public blinded key.
+    pub(super) blinded: HsBlindIdKey,
+    /// Signs the descriptor's signing key.
+    pub(super) keypair: HsBlindIdKeypair,
+    /// Goes into the keys of every INTRODUCE2.
+    pub(super) subcredential: Subcredential,
+    /// Makes revision counters.
+    ope: AesOpeKey,
+}
+
+impl Period {
+    /// Derive the keys of one period.
+    pub(super) fn derive(master: &MasterKey, params: HsDirParams) -> Result<Period, PeriodError> {
+        let (blinded, keypair, subcredential) = master
+            .keypair()
+            .compute_blinded_key(params.time_period())
+            .map_err(|error| PeriodError::Blinding(error.to_string()))?;
+        let ope = revision::ope_key(&keypair);
+        Ok(Period { params, blinded, keypair, subcredential, ope })
+    }
+
+    /// The time period.
+    pub(super) fn time_period(&self) -> TimePeriod {
+        self.params.time_period()
+    }
+
+    /// The blinded identity, which HSDirs know the descriptor by.
+    pub(super) fn blinded_id(&self) -> HsBlindId {
+        self.blinded.id()
+    }
+
+    /// The revision counter that C tor would use at `now`. `None` before the period's shared
+    /// random run has begun: then our clock or the consensus is wrong.
+    pub(super) fn counter_at(&self, now: SystemTime) -> Option<u64> {
+        self.params.offset_within_srv_period(now).map(|offset| self.ope.encrypt(offset))
+    }
+
+    /// The HSDirs that this period's descriptor goes to, by the consensus `netdir`.
+    pub(super) fn hsdirs(&self, netdir: &NetDir) -> Result<Vec<OwnedCircTarget>, PeriodError> {
+        let dirs = netdir
+            .hs_dirs_upload(self.blinded_id(), self.time_period())
+            .map_err(|error| PeriodError::HsDirs(error.to_string()))?;
+        Ok(dirs.map(|relay| OwnedCircTarget::from_circ_target(&relay)).collect())
+    }
+}

@@ -1,0 +1,210 @@
+//! The introduction points of one instance: each slot keeps one point up.
+//!
+//! ```text
+//!            choose a relay         establish
+//!   empty ------------------> held -----------> up ----- lifetime or INTRODUCE2 used up --.
+//!     ^                        |  ^              |                                        v
+//!     |   failed 3 times       |  '- backoff ----'  circuit lost: same relay, same keys   lingers
+//!     '------------------------'                    (cached descriptors stay good)        until
+//!                                                                                         clients
+//!                                                                                         forgot it
+//! ```
+//!
+//! A slot tells the service when its point comes up, and when a first attempt to bring a lost one
+//! back has failed. It never waits for another slot, so readiness never depends on all of them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tor_linkspec::{HasRelayIds as _, OwnedCircTarget, RelayIds};
+use tor_netdir::Timeliness;
+use tor_netdoc::doc::hsdesc::IntroPointDesc;
+use tor_relay_selection::{RelayExclusion, RelaySelector, RelayUsage};
+
+use super::intro::{self, EstablishedPoint, Introduction, PointKeys};
+use super::service::{Seat, Service};
+use crate::limits;
+use crate::runtime::Mailbox;
+use crate::tor::stack::CircuitPool;
+
+/// What the slots of one instance share; all on one core.
+pub(super) struct Points {
+    /// The service.
+    service: Arc<Service>,
+    /// The instance's seat.
+    seat: Arc<Seat>,
+    /// Circuits of this core.
+    pool: CircuitPool,
+    /// Where INTRODUCE2 go.
+    introductions: Mailbox<Introduction>,
+    /// What is up, by slot.
+    up: Mutex<Vec<Option<IntroPointDesc>>>,
+    /// Points that were replaced and still answer, oldest first.
+    lingering: Mutex<std::collections::VecDeque<EstablishedPoint>>,
+}
+
+/// A relay with the keys that a point has there. Gives the relay back when dropped.
+struct Held {
+    /// The service that the relay is reserved at.
+    service: Arc<Service>,
+    /// The relay.
+    relay: OwnedCircTarget,
+    /// Its identities, as reserved.
+    ids: RelayIds,
+    /// The keys.
+    keys: Arc<PointKeys>,
+    /// Attempts that failed since the point was last up.
+    failures: u32,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.service.release_relay(&self.ids);
+    }
+}
+
+/// How a point that was up ended.
+enum Ending {
+    /// Its circuit closed.
+    Lost,
+    /// It has served its time.
+    Spent,
+}
+
+impl Points {
+    /// The slots of one instance, none of them up.
+    pub(super) fn new(
+        service: &Arc<Service>,
+        seat: &Arc<Seat>,
+        pool: &CircuitPool,
+        introductions: &Mailbox<Introduction>,
+    ) -> Arc<Points> {
+        let slots = usize::from(service.settings.intro_points_per_instance);
+        Arc::new(Points {
+            service: Arc::clone(service),
+            seat: Arc::clone(seat),
+            pool: pool.clone(),
+            introductions: introductions.clone(),
+            up: Mutex::new(vec![None; slots]),
+            lingering: Mutex::default(),
+        })
+    }
+
+    /// Keep one slot's point up, for as long as the future is polled.
+    pub(super) async fn keep_slot(&self, slot: usize) {
+        let mut held: Option<Held> = None;
+        let mut backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+        loop {
+            if held.as_ref().is_some_and(|held| held.failures >= limits::POINT_RETRIES_SAME_RELAY) {
+                held = None;
+            }
+            let Some(place) = held.take().or_else(|| self.choose()) else {
+                backoff(&mut backoff_ms).await;
+                continue;
+            };
+            let mut place = place;
+            match self.establish(&place).await {
+                Ok(point) => {
+                    place.failures = 0;
+                    backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+                    self.announce(slot, Some(point.description.clone()));
+                    match keep(&point, &place.keys).await {
+                        Ending::Lost => held = Some(place),
+                        Ending::Spent => self.linger(point),
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(slot, "introduction point: {error}");
+                    place.failures += 1;
+                    self.announce(slot, None);
+                    held = Some(place);
+                    backoff(&mut backoff_ms).await;
+                }
+            }
+        }
+    }
+
+    /// One attempt at a relay.
+    async fn establish(&self, place: &Held) -> Result<EstablishedPoint, intro::IntroError> {
+        let dos = self.service.settings.intro_dos;
+        let counters = &self.seat.counters;
+        intro::establish(&self.pool, &place.relay, &place.keys, dos, &self.introductions, counters)
+            .await
+    }
+
+    /// A relay that carries no point of this service, and fresh keys for it. `None` when the
+    /// directory has none to offer now.
+    fn choose(&self) -> Option<Held> {
+        let netdir = self.pool.directory().netdir(Timeliness::Timely).ok()?;
+        let taken = self.service.relays_in_use();
+        let exclusion = RelayExclusion::exclude_identities(
+            taken.iter().flat_map(|ids| ids.identities().map(|id| id.to_owned())).collect(),
+        );
+        let selector = RelaySelector::new(RelayUsage::new_intro_point(), exclusion);
+        let (relay, _) = selector.select_relay(&mut rand::rng(), &netdir);
+        let relay = relay?;
+        let ids = RelayIds::from_relay_ids(&relay);
+        if !self.service.reserve_relay(&ids) {
+            return None;
+        }
+        Some(Held {
+            service: Arc::clone(&self.service),
+            relay: OwnedCircTarget::from_circ_target(&relay),
+            ids,
+            keys: PointKeys::generate(),
+            failures: 0,
+        })
+    }
+
+    /// Say what is up in a slot, if that is news.
+    fn announce(&self, slot: usize, point: Option<IntroPointDesc>) {
+        let points = {
+            let mut up = self.up.lock().unwrap_or_else(PoisonError::into_inner);
+            let same = match (&up[slot], &point) {
+                (None, None) => true,
+                (Some(old), Some(new)) => old.ipt_sid_key() == new.ipt_sid_key(),
+                _ => false,
+            };
+            if same {
+                return;
+            }
+            up[slot] = point;
+            up.iter().flatten().cloned().collect()
+        };
+        self.service.set_points(&self.seat, points);
+    }
+
+    /// Let a point answer on while clients may still know it.
+    fn linger(&self, point: EstablishedPoint) {
+        let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+        lingering.retain(|old| !old.tunnel.is_closed());
+        if lingering.len() >= limits::POINTS_LINGERING_MAX {
+            lingering.pop_front();
+        }
+        lingering.push_back(point);
+    }
+
+    /// Close every point now: clients get NACKs and fetch a new descriptor.
+    pub(super) fn close_all(&self) {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Wait until the point ends, and say how.
+async fn keep(point: &EstablishedPoint, keys: &PointKeys) -> Ending {
+    let bounds = limits::POINT_LIFETIME_SECONDS_MIN..=limits::POINT_LIFETIME_SECONDS_MAX;
+    let lifetime = Duration::from_secs(rand::rng().random_range(bounds));
+    tokio::select! {
+        () = point.tunnel.wait_for_close() => Ending::Lost,
+        () = keys.worn_out.notified() => Ending::Spent,
+        () = tokio::time::sleep(lifetime) => Ending::Spent,
+    }
+}
+
+/// Wait before the next attempt, twice as long as last time, with jitter.
+async fn backoff(backoff_ms: &mut u64) {
+    let jitter = rand::rng().random_range(0..=*backoff_ms / 2);
+    tokio::time::sleep(Duration::from_millis(*backoff_ms + jitter)).await;
+    *backoff_ms = (*backoff_ms * 2).min(limits::POINT_BACKOFF_MS_MAX);
+}

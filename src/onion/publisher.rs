@@ -1,0 +1,374 @@
+//! The publisher: merges the points of all instances into one descriptor for each live time
+//! period, and keeps it on every responsible HSDir.
+//!
+//! ```text
+//!              points of every instance, or 5 s after the first
+//!   starting ---------------------------------------------------> publishing
+//!      ^                                                              | half of every period's
+//!      | no point, no directory, clock off                            v HSDirs have it
+//!   degraded <--------------------------------------------------->  ready
+//! ```
+//!
+//! A *round* builds a descriptor for each live period and uploads it to every HSDir of the period.
+//! A round begins when
+//! * points have changed (collected for a second; [`pacing`] bounds the rate),
+//! * a period begins or an HSDir set changes with a new consensus,
+//! * the published descriptors are an hour or two old.
+//!
+//! New subcredentials are on all cores before a period's first descriptor is uploaded, and stay
+//! there until the last descriptor of an old period has expired.
+//!
+//! Runs on the control core. The loop waits for one event and applies it synchronously.
+
+pub mod pacing;
+mod round;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::StreamExt as _;
+use rand::RngExt as _;
+use tokio::sync::{Semaphore, watch};
+use tor_hscrypto::Subcredential;
+use tor_hscrypto::time::TimePeriod;
+use tor_netdir::{NetDir, Timeliness};
+
+use self::pacing::Pacing;
+use self::round::{Attempt, Round, UploadDone};
+use super::hsdir;
+use super::period::{Period, PeriodError};
+use super::revision::Revisions;
+use super::service::Service;
+use super::status::{DescriptorStatus, PublisherStatus, ServiceState};
+use crate::limits;
+use crate::runtime::Mailbox;
+use crate::tor::stack::{CircuitPool, TorStack};
+use crate::vault::MasterKey;
+
+/// Publishes the descriptors of one service.
+pub struct Publisher {
+    /// What the cores share.
+    service: Arc<Service>,
+    /// Asked for clock skew.
+    stack: Arc<TorStack>,
+    /// Circuits of the control core.
+    pool: CircuitPool,
+    /// The service's identity.
+    master: Arc<MasterKey>,
+    /// Revision counters.
+    revisions: Revisions,
+    /// Live periods.
+    periods: Vec<Period>,
+    /// Subcredentials of periods that are over, and when they may go.
+    retired: Vec<(Subcredential, Instant)>,
+    /// The descriptors of the last round, and their uploads.
+    round: Option<Round>,
+    /// When a round may begin.
+    pacing: Pacing,
+    /// When the first point came up.
+    first_point: Option<Instant>,
+    /// When the published descriptors are to be replaced.
+    republish_at: Option<Instant>,
+    /// Whether the service has been ready.
+    was_ready: bool,
+    /// What is in the way, if anything.
+    obstacle: Option<String>,
+    /// Uploads that have ended.
+    done: Mailbox<UploadDone>,
+    /// Bounds uploads that run at the same time.
+    slots: Arc<Semaphore>,
+    /// Where status goes.
+    status: watch::Sender<PublisherStatus>,
+}
+
+/// What wakes the publisher.
+enum Event {
+    /// Some instance's points have changed.
+    Points,
+    /// The directory has changed.
+    Directory,
+    /// An upload has ended.
+    Done(UploadDone),
+    /// Time has passed.
+    Tick,
+}
+
+impl Publisher {
+    /// A publisher, and where its status can be read. Call on the control core.
+    pub fn new(
+        service: Arc<Service>,
+        stack: Arc<TorStack>,
+        pool: CircuitPool,
+        master: Arc<MasterKey>,
+        revisions: Revisions,
+    ) -> (Publisher, watch::Receiver<PublisherStatus>) {
+        let (status, reader) = watch::channel(PublisherStatus::default());
+        let publisher = Publisher {
+            service,
+            stack,
+            pool,
+            master,
+            revisions,
+            periods: Vec::new(),
+            retired: Vec::new(),
+            round: None,
+            pacing: Pacing::new(Instant::now()),
+            first_point: None,
+            republish_at: None,
+            was_ready: false,
+            obstacle: None,
+            // Every upload that runs can end without anybody waiting.
+            done: Mailbox::new(limits::UPLOADS_AT_ONCE_MAX * 64),
+            slots: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            status,
+        };
+        (publisher, reader)
+    }
+
+    /// Publish for as long as the future is polled.
+    pub async fn run(mut self) {
+        let mut directory_events = self.pool.directory().events();
+        self.apply(Event::Directory);
+        loop {
+            let wake = self.next_wake();
+            let event = tokio::select! {
+                () = self.service.points_changed() => Event::Points,
+                Some(_) = directory_events.next() => Event::Directory,
+                done = self.done.recv() => Event::Done(done),
+                () = tokio::time::sleep(wake) => Event::Tick,
+            };
+            self.apply(event);
+        }
+    }
+
+    /// How long to sleep when nothing happens.
+    fn next_wake(&self) -> Duration {
+        let now = Instant::now();
+        let longest = Duration::from_secs(5);
+        let times = [
+            self.pacing.next_round(),
+            self.round.as_ref().and_then(Round::next_attempt),
+            self.republish_at,
+        ];
+        let earliest = times.into_iter().flatten().min();
+        earliest.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
+    }
+
+    /// Take in one event and do what is due.
+    fn apply(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Points => self.note_points(now),
+            Event::Directory => self.note_directory(now),
+            Event::Done(done) => {
+                if let Some(round) = &mut self.round {
+                    round.note_done(done, now);
+                }
+            }
+            Event::Tick => {}
+        }
+        if self.republish_at.is_some_and(|at| at <= now) {
+            self.republish_at = None;
+            self.pacing.want(now);
+        }
+        self.expire_subcredentials(now);
+        self.obstacle = self.find_obstacle(now);
+        if self.obstacle.is_none() && self.pacing.take(now) {
+            self.begin_round(now);
+        }
+        self.launch_uploads(now);
+        self.tell();
+    }
+
+    /// Points have changed: does the descriptor have to?
+    fn note_points(&mut self, now: Instant) {
+        let up: usize = self.service.seats().iter().map(|seat| seat.points().len()).sum();
+        if up == 0 {
+            return;
+        }
+        self.first_point.get_or_insert(now);
+        // Nothing of what clients know works any more: then the rate bound would only hurt.
+        let published_is_gone = self.round.as_ref().is_some_and(|round| {
+            let seats = self.service.seats();
+            !seats.iter().any(|seat| seat.points().iter().any(|point| round.contains(point)))
+        });
+        if published_is_gone {
+            self.pacing.want_now(now);
+        } else {
+            self.pacing.want(now);
+        }
+    }
+
+    /// The directory has changed: periods, HSDirs.
+    fn note_directory(&mut self, now: Instant) {
+        let Some(netdir) = self.netdir() else { return };
+        match self.update_periods(&netdir, now) {
+            Ok(changed) => {
+                let moved = self.round.as_ref().is_some_and(|round| {
+                    self.periods.iter().any(|period| !round.has_hsdirs(period, &netdir))
+                });
+                if changed || moved {
+                    self.pacing.want(now);
+                }
+            }
+            Err(error) => tracing::warn!("cannot derive a time period's keys: {error}"),
+        }
+    }
+
+    /// Derive what is new among the live periods. Their subcredentials are on all cores when this
+    /// returns. Says whether anything changed.
+    fn update_periods(&mut self, netdir: &NetDir, now: Instant) -> Result<bool, PeriodError> {
+        let live = netdir.hs_all_time_periods();
+        let mut known = std::mem::take(&mut self.periods);
+        let mut changed = false;
+        for params in live {
+            let same = |period: &Period| period.params == params;
+            match known.iter().position(same) {
+                Some(index) => self.periods.push(known.swap_remove(index)),
+                None => {
+                    changed = true;
+                    self.periods.push(Period::derive(&self.master, params)?);
+                }
+            }
+        }
+        let keep = Duration::from_secs(u64::from(limits::DESCRIPTOR_LIFETIME_MINUTES) * 60);
+        let still_live = |time_period: TimePeriod| {
+            self.periods.iter().any(|period| period.time_period() == time_period)
+        };
+        for over in known {
+            changed = true;
+            if !still_live(over.time_period()) {
+                self.retired.push((over.subcredential, now + keep));
+            }
+        }
+        if changed {
+            self.share_subcredentials();
+        }
+        Ok(changed)
+    }
+
+    /// Put the subcredentials of all live and recent periods on all cores.
+    fn share_subcredentials(&self) {
+        let live = self.periods.iter().map(|period| period.subcredential);
+        let recent = self.retired.iter().map(|(subcredential, _)| *subcredential);
+        self.service.set_subcredentials(live.chain(recent).collect());
+    }
+
+    /// Forget the subcredentials of descriptors that have expired everywhere.
+    fn expire_subcredentials(&mut self, now: Instant) {
+        let before = self.retired.len();
+        self.retired.retain(|(_, until)| *until > now);
+        if self.retired.len() != before {
+            self.share_subcredentials();
+        }
+    }
+
+    /// A directory to publish by.
+    fn netdir(&self) -> Option<Arc<NetDir>> {
+        self.pool.directory().netdir(Timeliness::Timely).ok()
+    }
+
+    /// Why nothing can be published now, in words for the operator.
+    fn find_obstacle(&self, now: Instant) -> Option<String> {
+        if self.netdir().is_none() {
+            return Some("no timely Tor directory".to_owned());
+        }
+        if let Some(skew) = self.stack.clock_skew_ms()
+            && skew.unsigned_abs() >= limits::CLOCK_SKEW_PUBLISH_MS_MAX
+        {
+            let (seconds, side) = (skew.unsigned_abs() / 1000, if skew > 0 { "slow" } else { "fast" });
+            return Some(format!(
+                "this machine's clock is {seconds} s {side}: nothing is published until it is set"
+            ));
+        }
+        let up: Vec<usize> =
+            self.service.seats().iter().map(|seat| seat.points().len()).collect();
+        if up.iter().all(|points| *points == 0) {
+            return Some("no introduction point is up".to_owned());
+        }
+        let waited = self.first_point.is_some_and(|first| {
+            now.saturating_duration_since(first)
+                >= Duration::from_millis(limits::FIRST_PUBLISH_WAIT_MS)
+        });
+        if self.round.is_none() && !waited && up.contains(&0) {
+            return Some("waiting for every instance's first introduction point".to_owned());
+        }
+        None
+    }
+
+    /// Build the descriptors of a new round.
+    fn begin_round(&mut self, now: Instant) {
+        let Some(netdir) = self.netdir() else { return };
+        let by_instance: Vec<_> =
+            self.service.seats().iter().map(|seat| seat.points()).collect();
+        let points_max = usize::from(self.service.settings.intro_points_max);
+        let points = super::descriptor::select(&by_instance, points_max);
+        let wall = SystemTime::now();
+        match Round::build(&self.periods, &points, &mut self.revisions, &netdir, now, wall) {
+            Ok(round) => {
+                self.round = Some(round);
+                let bounds = limits::REPUBLISH_SECONDS_MIN..=limits::REPUBLISH_SECONDS_MAX;
+                let wait = Duration::from_secs(rand::rng().random_range(bounds));
+                self.republish_at = Some(now + wait);
+            }
+            Err(error) => {
+                tracing::error!("cannot build a descriptor: {error}");
+                self.obstacle = Some(error.to_string());
+                self.pacing.want(now + Duration::from_secs(limits::PUBLISH_ROUND_INTERVAL_SECONDS));
+            }
+        }
+    }
+
+    /// Start the uploads that are due.
+    fn launch_uploads(&mut self, now: Instant) {
+        let Some(round) = &mut self.round else { return };
+        loop {
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            let Some(Attempt { name, hsdir, text }) = round.take_due(now) else { return };
+            let (pool, done) = (self.pool.clone(), self.done.clone());
+            tokio::spawn(async move {
+                let result = hsdir::upload(pool.circuits(), pool.directory(), hsdir, text).await;
+                drop(slot);
+                if let Err(error) = &result {
+                    tracing::debug!("upload: {error}");
+                }
+                // Full only when the publisher has stopped: then nobody wants to know.
+                let _ = done.push(UploadDone { name, ok: result.is_ok() });
+            });
+        }
+    }
+
+    /// Tell what is the case.
+    fn tell(&mut self) {
+        let descriptors: Vec<DescriptorStatus> =
+            self.round.as_ref().map(Round::status).unwrap_or_default();
+        let published = !descriptors.is_empty()
+            && descriptors.iter().all(|one| one.hsdirs_total > 0 && one.hsdirs_ok * 2 >= one.hsdirs_total);
+        self.was_ready |= published;
+        let waiting = self.obstacle.clone();
+        let (state, reason) = match (published, waiting) {
+            (true, None) => (ServiceState::Ready, None),
+            (_, Some(why)) if self.was_ready => (ServiceState::Degraded, Some(why)),
+            (_, Some(why)) => (ServiceState::Starting, Some(why)),
+            (false, None) if self.round.is_none() => {
+                (ServiceState::Starting, Some("about to publish".to_owned()))
+            }
+            (false, None) if self.round.as_ref().is_some_and(Round::has_failures) => {
+                let why = Some("HSDirs did not take the descriptor yet; trying again".to_owned());
+                let state =
+                    if self.was_ready { ServiceState::Degraded } else { ServiceState::Publishing };
+                (state, why)
+            }
+            // A new round of a service that is known: the old descriptors are still there.
+            (false, None) if self.was_ready => (ServiceState::Ready, None),
+            (false, None) => (ServiceState::Publishing, None),
+        };
+        let clock_skew_ms = self.stack.clock_skew_ms();
+        let status = PublisherStatus { state, reason, descriptors, clock_skew_ms };
+        self.status.send_if_modified(|old| {
+            let changed = *old != status;
+            *old = status;
+            changed
+        });
+    }
+}

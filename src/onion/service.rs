@@ -1,0 +1,216 @@
+//! What the cores of one service share, and how a rendezvous finds its core.
+//!
+//! | shared | written by | read by |
+//! |---|---|---|
+//! | subcredentials | control core, before a period's descriptor is uploaded | every core, for each INTRODUCE2 |
+//! | points of a seat | that seat's core | control core |
+//! | cookies | every core | every core |
+//! | relays in use | every core that looks for a relay | the same |
+//! | a seat's queue | every core (push) | that seat's core (pop) |
+//!
+//! No lock here is held across an await, and none is on the path of a byte.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tor_hscrypto::Subcredential;
+use tor_linkspec::RelayIds;
+use tor_netdoc::doc::hsdesc::IntroPointDesc;
+
+use super::config::ServiceSettings;
+use super::rendezvous::RendezvousRequest;
+use super::replay::SeenCookies;
+use crate::base::counters::InstanceCounters;
+use crate::limits;
+use crate::runtime::{Full, Mailbox};
+
+/// One instance's place at the service: what other cores see of it.
+#[derive(Debug)]
+pub struct Seat {
+    /// Counters, written by the instance's core.
+    pub counters: Arc<InstanceCounters>,
+    /// Rendezvous that this core shall serve.
+    pub(super) rendezvous: Mailbox<RendezvousRequest>,
+    /// Public halves of the points that are up.
+    points: Mutex<Arc<Vec<IntroPointDesc>>>,
+    /// Whether the instance runs: a core that died gets no work.
+    alive: AtomicBool,
+}
+
+/// What the cores of one service share.
+#[derive(Debug)]
+pub struct Service {
+    /// What was configured.
+    pub settings: ServiceSettings,
+    /// One seat an instance.
+    seats: Vec<Arc<Seat>>,
+    /// The master's subcredentials of every live period.
+    subcredentials: RwLock<Arc<Vec<Subcredential>>>,
+    /// Cookies whose rendezvous was begun.
+    pub(super) cookies: SeenCookies,
+    /// Relays that carry a point of ours, or are about to.
+    relays_in_use: Mutex<HashSet<RelayIds>>,
+    /// Rings when a seat's points change.
+    points_changed: Notify,
+    /// Set once when the service drains: no new introduction is served.
+    draining: AtomicBool,
+}
+
+/// A place where a rendezvous can go: why there was none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSeat {
+    /// Every core's queue is full.
+    QueuesFull,
+    /// Every core has as many open circuits as it may.
+    CoresFull,
+}
+
+impl Seat {
+    /// Live work of this core, as a number to compare: circuits open, being built and waiting,
+    /// and streams once more, since it is the streams that cost bytes.
+    fn load(&self) -> u64 {
+        self.counters.rendezvous_open() + self.counters.streams_open() + self.waiting()
+    }
+
+    /// Requests that wait in the queue.
+    fn waiting(&self) -> u64 {
+        self.rendezvous.len() as u64
+    }
+
+    /// Whether this core may take another client.
+    fn has_room(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+            && self.counters.rendezvous_open() + self.waiting() < limits::RENDEZVOUS_OPEN_MAX
+    }
+
+    /// The points that are up.
+    pub fn points(&self) -> Arc<Vec<IntroPointDesc>> {
+        Arc::clone(&self.points.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the instance runs.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// Say whether the instance runs. Set by its own core.
+    pub fn set_alive(&self, alive: bool) {
+        self.alive.store(alive, Ordering::Relaxed);
+    }
+}
+
+impl Service {
+    /// A service with `instances` seats.
+    pub fn new(settings: ServiceSettings, instances: usize) -> Arc<Service> {
+        let seat = || Seat {
+            counters: Arc::new(InstanceCounters::default()),
+            rendezvous: Mailbox::new(limits::RENDEZVOUS_WAITING_MAX),
+            points: Mutex::default(),
+            alive: AtomicBool::new(false),
+        };
+        Arc::new(Service {
+            settings,
+            seats: (0..instances).map(|_| Arc::new(seat())).collect(),
+            subcredentials: RwLock::default(),
+            cookies: SeenCookies::new(Instant::now()),
+            relays_in_use: Mutex::default(),
+            points_changed: Notify::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// All seats, by instance number.
+    pub fn seats(&self) -> &[Arc<Seat>] {
+        &self.seats
+    }
+
+    /// Replace the subcredentials. Every core uses the new ones from its next INTRODUCE2 on.
+    pub(super) fn set_subcredentials(&self, all: Vec<Subcredential>) {
+        *self.subcredentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
+    }
+
+    /// The subcredentials of every live period.
+    pub(super) fn subcredentials(&self) -> Arc<Vec<Subcredential>> {
+        Arc::clone(&self.subcredentials.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replace the points of one seat and tell the control core.
+    pub(super) fn set_points(&self, seat: &Seat, points: Vec<IntroPointDesc>) {
+        *seat.points.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(points);
+        self.points_changed.notify_one();
+    }
+
+    /// Wait until some seat's points have changed since the last call. For the control core alone.
+    pub(super) async fn points_changed(&self) {
+        self.points_changed.notified().await;
+    }
+
+    /// Reserve a relay for a point. `false` when it carries one already.
+    pub(super) fn reserve_relay(&self, relay: &RelayIds) -> bool {
+        self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(relay.clone())
+    }
+
+    /// Give a relay back.
+    pub(super) fn release_relay(&self, relay: &RelayIds) {
+        self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(relay);
+    }
+
+    /// The relays that carry our points.
+    pub(super) fn relays_in_use(&self) -> Vec<RelayIds> {
+        let relays = self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        relays.iter().cloned().collect()
+    }
+
+    /// Hand a rendezvous to the core with the least live work; `from` wins a tie. Returns the core.
+    ///
+    /// # Errors
+    /// [`NoSeat`], when no core can take it: the client's request is dropped and counted.
+    pub(super) fn dispatch(
+        &self,
+        from: usize,
+        request: RendezvousRequest,
+    ) -> Result<usize, NoSeat> {
+        let mut order: Vec<(u64, bool, usize)> = self
+            .seats
+            .iter()
+            .enumerate()
+            .filter(|(_, seat)| seat.has_room())
+            .map(|(number, seat)| (seat.load(), number != from, number))
+            .collect();
+        if order.is_empty() {
+            return Err(NoSeat::CoresFull);
+        }
+        order.sort_unstable();
+        let mut request = request;
+        for (_, elsewhere, number) in order {
+            match self.seats[number].rendezvous.push(request) {
+                Ok(()) => {
+                    if elsewhere {
+                        self.seats[from].counters.note_handed_off();
+                    }
+                    return Ok(number);
+                }
+                Err(Full(back)) => request = back,
+            }
+        }
+        Err(NoSeat::QueuesFull)
+    }
+
+    /// Serve no new introduction from now on; what is open stays open.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the service drains.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Streams open on all cores.
+    pub fn streams_open(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.counters.streams_open()).sum()
+    }
+}

@@ -1,0 +1,208 @@
+//! What a rendezvous circuit is to the rest of the program: it opens, gives streams, and closes.
+//!
+//! This is the seam behind which a circuit engine of our own can take tor-proto's place: no type
+//! of tor-proto's goes past this file, [`super::rendezvous`] and [`super::intro`].
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::BoxStream;
+use tor_cell::relaycell::RelayCmd;
+use tor_cell::relaycell::msg::{Connected, End, EndReason as WireReason};
+use tor_circmgr::ServiceOnionServiceDataTunnel;
+use tor_proto::circuit::CircHopSyncView;
+use tor_proto::client::stream::DataStream;
+use tor_proto::stream::{
+    IncomingStream as WireStream, IncomingStreamRequest, IncomingStreamRequestContext,
+    IncomingStreamRequestDisposition, IncomingStreamRequestFilter,
+};
+
+use super::service::Seat;
+use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
+use crate::limits;
+
+/// Serves the streams of clients; `app` wires it to the plane.
+pub trait ServeStream: Clone + Send + Sync + 'static {
+    /// Serve one stream to its end, on the core that calls.
+    fn serve(&self, instance: usize, stream: SessionStream)
+    -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// A client's circuit.
+pub(super) struct Session {
+    /// The circuit: lives as long as its streams.
+    tunnel: Arc<ServiceOnionServiceDataTunnel>,
+    /// Streams that the client begins.
+    begun: BoxStream<'static, WireStream>,
+}
+
+/// Refuses streams over the limit, inside the circuit's reactor.
+struct StreamLimit {
+    /// Streams that may be open.
+    streams_max: u32,
+}
+
+impl IncomingStreamRequestFilter for StreamLimit {
+    fn disposition(
+        &mut self,
+        _request: &IncomingStreamRequestContext<'_>,
+        circuit: &CircHopSyncView<'_>,
+    ) -> tor_proto::Result<IncomingStreamRequestDisposition> {
+        if circuit.n_open_streams() >= self.streams_max as usize {
+            let end = End::new_with_reason(WireReason::RESOURCELIMIT);
+            return Ok(IncomingStreamRequestDisposition::RejectRequest(end));
+        }
+        Ok(IncomingStreamRequestDisposition::Accept)
+    }
+}
+
+/// Circuits get numbers that say nothing about the client.
+static NEXT_SERIAL: AtomicU32 = AtomicU32::new(1);
+
+impl Session {
+    /// Accept streams on a circuit whose last hop is the client.
+    ///
+    /// # Errors
+    /// When the circuit has closed.
+    pub(super) async fn new(
+        tunnel: ServiceOnionServiceDataTunnel,
+        streams_max: u32,
+    ) -> tor_circmgr::Result<Session> {
+        let client = tunnel.last_hop()?;
+        let begun = tunnel
+            .allow_stream_requests(&[RelayCmd::BEGIN], client, StreamLimit { streams_max })
+            .await?
+            .boxed();
+        Ok(Session { tunnel: Arc::new(tunnel), begun })
+    }
+
+    /// The circuit.
+    pub(super) fn tunnel(&self) -> &ServiceOnionServiceDataTunnel {
+        &self.tunnel
+    }
+
+    /// Serve the client's streams until the circuit closes, or has long been without a stream.
+    pub(super) async fn run(mut self, seat: &Seat, instance: usize, serve: &impl ServeStream) {
+        let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
+        let circuit = CircuitId { instance: u16::try_from(instance).unwrap_or(u16::MAX), serial };
+        let idle = Duration::from_secs(limits::RENDEZVOUS_IDLE_SECONDS);
+        let mut closed = std::pin::pin!(self.tunnel.wait_for_close());
+        loop {
+            let next = tokio::select! {
+                () = &mut closed => return,
+                next = tokio::time::timeout(idle, self.begun.next()) => next,
+            };
+            match next {
+                Ok(Some(wire)) => {
+                    let stream = SessionStream { wire, tunnel: Arc::clone(&self.tunnel), circuit };
+                    tokio::spawn(serve.serve(instance, stream));
+                }
+                Ok(None) => return,
+                // Streams hold the circuit: a count of one means that none is open.
+                Err(_) if Arc::strong_count(&self.tunnel) == 1 => {
+                    seat.counters.note_rendezvous_idle_closed();
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// A stream that a client has begun and that waits for an answer.
+pub struct SessionStream {
+    /// tor-proto's end of it.
+    wire: WireStream,
+    /// Keeps the circuit open.
+    tunnel: Arc<ServiceOnionServiceDataTunnel>,
+    /// Which circuit.
+    circuit: CircuitId,
+}
+
+/// The reason of an END, as it goes over the wire (tor-spec, section 6.3).
+fn wire_reason(reason: EndReason) -> WireReason {
+    match reason {
+        EndReason::Done => WireReason::DONE,
+        EndReason::ConnectRefused => WireReason::CONNECTREFUSED,
+        EndReason::ExitPolicy => WireReason::EXITPOLICY,
+        EndReason::Timeout => WireReason::TIMEOUT,
+        EndReason::Internal => WireReason::INTERNAL,
+        EndReason::ResourceLimit => WireReason::RESOURCELIMIT,
+        EndReason::Destroy => WireReason::DESTROY,
+        EndReason::ConnReset => WireReason::CONNRESET,
+        _ => WireReason::MISC,
+    }
+}
+
+#[async_trait::async_trait]
+impl IncomingStream for SessionStream {
+    type Stream = OpenStream;
+
+    fn virtual_port(&self) -> u16 {
+        match self.wire.request() {
+            IncomingStreamRequest::Begin(begin) => begin.port(),
+            // Only BEGIN was allowed; no port is 0, so such a stream is refused.
+            _ => 0,
+        }
+    }
+
+    fn circuit_id(&self) -> CircuitId {
+        self.circuit
+    }
+
+    async fn accept(self) -> io::Result<OpenStream> {
+        let data = self.wire.accept_data(Connected::new_empty()).await;
+        let data = data.map_err(io::Error::other)?;
+        Ok(OpenStream { data, _tunnel: self.tunnel })
+    }
+
+    async fn reject(self, reason: EndReason) -> io::Result<()> {
+        let end = End::new_with_reason(wire_reason(reason));
+        self.wire.reject(end).await.map_err(io::Error::other)
+    }
+}
+
+/// An open stream to a client.
+pub struct OpenStream {
+    /// tor-proto's end of it.
+    data: DataStream,
+    /// Keeps the circuit open.
+    _tunnel: Arc<ServiceOnionServiceDataTunnel>,
+}
+
+impl ClientStream for OpenStream {}
+
+impl AsyncRead for OpenStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        AsyncRead::poll_read(Pin::new(&mut self.get_mut().data), cx, buffer)
+    }
+}
+
+impl AsyncWrite for OpenStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().data), cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().data), cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_close(Pin::new(&mut self.get_mut().data), cx)
+    }
+}

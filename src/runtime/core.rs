@@ -1,0 +1,218 @@
+//! The cores of one process: who they are, how to put a task on one of them, and where the
+//! reactors of links go.
+//!
+//! A [`CoreGroup`] is made by `app::start` and filled as the threads come up. Each thread enters
+//! the group once ([`CoreGroup::enter`]); from then on [`current_core`] and
+//! [`super::CoreRuntime`] find the thread's own driver without a lock.
+//!
+//! The driver of this version is a tokio `current_thread` runtime for each core.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::limits;
+
+/// Which core of a group: 0 is the control core, data core `n` is `n + 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CoreId(u16);
+
+impl CoreId {
+    /// The control core.
+    pub const CONTROL: CoreId = CoreId(0);
+
+    /// Data core number `index`, counted from 0.
+    pub fn data(index: u16) -> CoreId {
+        CoreId(index + 1)
+    }
+
+    /// The number of this data core, or `None` for the control core.
+    pub fn data_index(self) -> Option<u16> {
+        self.0.checked_sub(1)
+    }
+}
+
+impl std::fmt::Display for CoreId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.data_index() {
+            None => f.write_str("control"),
+            Some(index) => write!(f, "data-{index}"),
+        }
+    }
+}
+
+/// A way to put work on one core from any thread.
+#[derive(Clone, Debug)]
+pub struct CoreHandle {
+    /// Which core this is.
+    id: CoreId,
+    /// The core's driver.
+    driver: tokio::runtime::Handle,
+}
+
+impl CoreHandle {
+    /// Which core this handle leads to.
+    pub fn id(&self) -> CoreId {
+        self.id
+    }
+
+    /// Run `task` on that core. It is dropped unrun when the core has ended.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.driver.spawn(task));
+    }
+}
+
+/// One link to a relay, as far as the runtime sees it: written by the link's stream on the core
+/// that drives it, read by status.
+#[derive(Debug)]
+pub struct LinkRecord {
+    /// The relay's address as a number that says nothing: links are numbered as they open.
+    pub number: u64,
+    /// Where the link leads. Never shown; used to tell links to one relay from links to two.
+    pub peer: std::net::SocketAddr,
+    /// Index of the core that polls the link now (as in [`CoreId`]).
+    pub core: AtomicUsize,
+    /// Bytes received from the relay, TLS included.
+    pub bytes_in: AtomicU64,
+    /// Bytes sent to the relay, TLS included.
+    pub bytes_out: AtomicU64,
+}
+
+/// The cores of one running service, and the links that they carry.
+#[derive(Debug, Default)]
+pub struct CoreGroup {
+    /// Data cores in order; each set once, by its own thread, before the Tor stack starts.
+    data: RwLock<Vec<CoreHandle>>,
+    /// Counts links placed so far: the next one goes to the next data core.
+    links_placed: AtomicUsize,
+    /// Links that are open now.
+    links: RwLock<Vec<std::sync::Weak<LinkRecord>>>,
+    /// Numbers handed out to links so far.
+    link_numbers: AtomicU64,
+    /// Reactors spawned, by kind and core; what the placement tests read.
+    spawned: RwLock<Vec<SpawnCount>>,
+}
+
+/// How many tasks of one kind were spawned on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpawnCount {
+    /// What kind of task.
+    pub kind: SpawnKind,
+    /// On which core.
+    pub core: CoreId,
+    /// How many so far.
+    pub total: u64,
+}
+
+/// The kinds of task whose place matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpawnKind {
+    /// A link's reactor: placed on a data core by us.
+    Link,
+    /// A circuit's reactor: runs where it was asked for.
+    Circuit,
+}
+
+thread_local! {
+    /// The core that this thread is, set once by [`CoreGroup::enter`].
+    static CURRENT: RefCell<Option<(CoreHandle, Arc<CoreGroup>)>> = const { RefCell::new(None) };
+}
+
+/// The core this thread is, if it is one.
+pub fn current_core() -> Option<CoreId> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|(handle, _)| handle.id))
+}
+
+/// The group this thread belongs to, if it is a core.
+pub(super) fn current_group() -> Option<Arc<CoreGroup>> {
+    CURRENT.with_borrow(|current| current.as_ref().map(|(_, group)| Arc::clone(group)))
+}
+
+/// Build the driver of one core: call on the core's own thread, then block on its main task.
+///
+/// # Errors
+/// When the kernel refuses the descriptors that the driver needs.
+pub fn build_driver() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
+        .event_interval(limits::DRIVER_EVENT_INTERVAL_TASKS)
+        .build()
+}
+
+impl CoreGroup {
+    /// A group without any core.
+    pub fn new() -> Arc<CoreGroup> {
+        Arc::default()
+    }
+
+    /// Make the calling thread core `id` of this group. The thread's driver must be entered.
+    pub fn enter(self: &Arc<CoreGroup>, id: CoreId) -> CoreHandle {
+        let handle = CoreHandle { id, driver: tokio::runtime::Handle::current() };
+        if id != CoreId::CONTROL {
+            let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
+            data.retain(|known| known.id != id);
+            data.push(handle.clone());
+            data.sort_by_key(|known| known.id);
+        }
+        CURRENT.with_borrow_mut(|current| *current = Some((handle.clone(), Arc::clone(self))));
+        handle
+    }
+
+    /// Data cores that have entered so far, in order.
+    pub fn data_cores(&self) -> Vec<CoreHandle> {
+        self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The data core that shall drive the next link: one after the other. `None` without data cores.
+    pub(super) fn place_link(&self) -> Option<CoreHandle> {
+        let data = self.data.read().unwrap_or_else(PoisonError::into_inner);
+        if data.is_empty() {
+            return None;
+        }
+        let turn = self.links_placed.fetch_add(1, Ordering::Relaxed);
+        data.get(turn % data.len()).cloned()
+    }
+
+    /// Take note of a link that has just connected.
+    pub(super) fn record_link(&self, peer: std::net::SocketAddr) -> Arc<LinkRecord> {
+        let record = Arc::new(LinkRecord {
+            number: self.link_numbers.fetch_add(1, Ordering::Relaxed),
+            peer,
+            core: AtomicUsize::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        });
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&record));
+        record
+    }
+
+    /// Links that are open now, oldest first.
+    pub fn links(&self) -> Vec<Arc<LinkRecord>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter_map(std::sync::Weak::upgrade).collect()
+    }
+
+    /// Count a spawned reactor.
+    pub(super) fn count_spawn(&self, kind: SpawnKind, core: CoreId) {
+        let mut spawned = self.spawned.write().unwrap_or_else(PoisonError::into_inner);
+        match spawned.iter_mut().find(|count| count.kind == kind && count.core == core) {
+            Some(count) => count.total += 1,
+            None => spawned.push(SpawnCount { kind, core, total: 1 }),
+        }
+    }
+
+    /// How many reactors of each kind were spawned on each core so far.
+    pub fn spawn_counts(&self) -> Vec<SpawnCount> {
+        self.spawned.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The TLS provider of the process, made at first use.
+pub(super) fn tls() -> &'static tor_rtcompat::tls::RustlsProvider {
+    static TLS: OnceLock<tor_rtcompat::tls::RustlsProvider> = OnceLock::new();
+    TLS.get_or_init(tor_rtcompat::tls::RustlsProvider::default)
+}

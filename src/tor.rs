@@ -1,0 +1,12 @@
+//! The Tor stack: directory, guards and vanguards, links, circuit pools, and arti's configuration.
+//!
+//! Built once by `app::start` on the control core and shared by every core of the process: one
+//! guard set, one vanguard set, one link to a guard. `onion` asks it for circuits; nothing here
+//! knows what an onion service is.
+
+pub mod config;
+pub mod stack;
+pub mod status;
+
+pub use self::config::{ArtiSettings, ArtiSettingsError};
+pub use self::stack::{StackError, TorStack};

@@ -1,0 +1,199 @@
+//! arti's configuration: the `[arti]` tables of ours, checked, with our own defaults put in.
+//!
+//! Ours are: where state lies (`storage.*` belongs to the state directory and is refused), full
+//! vanguards unless another mode is asked for (arti's `auto` means lite even for services), and no
+//! circuits in advance for a client that we do not have.
+
+use std::path::Path;
+
+use arti_client::TorClientConfig;
+use tor_config::load::ResolutionResults;
+use tor_netdoc::doc::netstatus::NetParams;
+use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
+
+/// What is wrong with the `[arti]` tables.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtiSettingsError {
+    /// A key that RustBalance sets itself.
+    #[error("[arti] {key}: RustBalance keeps this in its state_dir; remove the key")]
+    Ours {
+        /// The key below `[arti]`.
+        key: String,
+    },
+    /// A key that arti does not know.
+    #[error("[arti] {key}: no such key in arti 0.47; look for a typing error or remove it")]
+    Unknown {
+        /// The key below `[arti]`.
+        key: String,
+    },
+    /// arti refuses a value.
+    #[error("[arti]: {problem}")]
+    Refused {
+        /// arti's own words.
+        problem: String,
+    },
+}
+
+/// A checked arti configuration.
+#[derive(Clone, Debug)]
+pub struct ArtiSettings {
+    /// What every manager of the stack reads.
+    config: TorClientConfig,
+    /// Parameters that replace the consensus's (testing networks).
+    override_net_params: NetParams<i32>,
+}
+
+impl ArtiSettings {
+    /// Check `tables` (what stands below `[arti]`) and put our defaults in. Touches no file.
+    ///
+    /// `state_dir` is RustBalance's state directory.
+    ///
+    /// # Errors
+    /// One error for each key that is wrong.
+    pub fn check(
+        tables: &toml::Table,
+        state_dir: &Path,
+    ) -> Result<ArtiSettings, Vec<ArtiSettingsError>> {
+        let mut errors = Vec::new();
+        let mut table = tables.clone();
+        for key in ["storage"] {
+            if table.remove(key).is_some() {
+                errors.push(ArtiSettingsError::Ours { key: key.to_owned() });
+            }
+        }
+        put_defaults(&mut table, state_dir);
+        match resolve(&table) {
+            Ok(settings) if errors.is_empty() => Ok(settings),
+            Ok(_) => Err(errors),
+            Err(more) => {
+                errors.extend(more);
+                Err(errors)
+            }
+        }
+    }
+
+    /// The configuration in the form that arti's managers take.
+    pub(super) fn config(&self) -> &TorClientConfig {
+        &self.config
+    }
+
+    /// Parameters that replace the consensus's.
+    pub(super) fn override_net_params(&self) -> &NetParams<i32> {
+        &self.override_net_params
+    }
+
+    /// The vanguard mode in force: `full`, `lite` or `disabled`.
+    pub fn vanguards(&self) -> String {
+        let config: &tor_guardmgr::VanguardConfig = self.config.as_ref();
+        config.mode().to_string()
+    }
+}
+
+/// Set `table[path] = value` unless the user did.
+fn put_default(table: &mut toml::Table, path: &[&str], value: toml::Value) {
+    let Some((key, above)) = path.split_last() else { return };
+    let mut place = table;
+    for step in above {
+        let below = place
+            .entry((*step).to_owned())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(below) = below else { return };
+        place = below;
+    }
+    place.entry((*key).to_owned()).or_insert(value);
+}
+
+/// Put our defaults beside what the user wrote.
+fn put_defaults(table: &mut toml::Table, state_dir: &Path) {
+    let arti_dir = state_dir.join("arti");
+    // A literal path: `~` and `${...}` in a directory's name mean themselves.
+    let literal = |path: &Path| {
+        let mut literal = toml::Table::new();
+        literal.insert("literal".to_owned(), path.display().to_string().into());
+        toml::Value::Table(literal)
+    };
+    put_default(table, &["storage", "state_dir"], literal(&arti_dir.join("state")));
+    put_default(table, &["storage", "cache_dir"], literal(&arti_dir.join("cache")));
+    put_default(table, &["vanguards", "mode"], "full".into());
+    // No client of ours will ask for an exit: build none in advance.
+    put_default(table, &["preemptive_circuits", "disable_at_threshold"], 0.into());
+    let no_ports = toml::Value::Array(Vec::new());
+    put_default(table, &["preemptive_circuits", "initial_predicted_ports"], no_ports);
+}
+
+/// Let arti read and check the tables.
+fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> {
+    let refused = |problem: String| vec![ArtiSettingsError::Refused { problem }];
+    let text = toml::to_string(table).map_err(|error| refused(error.to_string()))?;
+    let mut sources = ConfigurationSources::new_empty();
+    sources.push_source(ConfigurationSource::from_verbatim(text), MustRead::MustRead);
+    let tree = sources.load().map_err(|error| refused(report(&error)))?;
+    let resolved: ResolutionResults<TorClientConfig> =
+        tor_config::load::resolve_return_results(&tree, &Default::default()).map_err(|error| refused(report(&error)))?;
+    let unknown: Vec<_> = resolved
+        .unrecognized
+        .iter()
+        .map(|key| ArtiSettingsError::Unknown { key: key.to_string() })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    let config = resolved.value;
+    let directory = config.dir_mgr_config().map_err(|error| refused(report(&error)))?;
+    Ok(ArtiSettings { override_net_params: directory.override_net_params, config })
+}
+
+/// An error and all that caused it, in one line.
+pub(crate) fn report(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::ArtiSettings;
+
+    fn check(text: &str) -> Result<ArtiSettings, Vec<String>> {
+        let table: toml::Table = text.parse().expect("the test's TOML is well-formed");
+        ArtiSettings::check(&table, Path::new("/nonexistent/rustbalance"))
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn vanguards_are_full_unless_asked_otherwise() {
+        assert_eq!(check("").expect("no table is a fine table").vanguards(), "full");
+        let lite = check("[vanguards]\nmode = \"lite\"").expect("lite is a mode");
+        assert_eq!(lite.vanguards(), "lite");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let errors = check("[path_rules]\nipv4_subnet_family_prefxi = 33").expect_err("a typo");
+        assert!(errors[0].contains("path_rules.ipv4_subnet_family_prefxi"), "{errors:?}");
+        let errors = check("[no_such_table]\nx = 1").expect_err("no such table");
+        assert!(errors[0].contains("no_such_table"), "{errors:?}");
+    }
+
+    #[test]
+    fn storage_is_ours() {
+        let errors = check("[storage]\ncache_dir = \"/tmp\"").expect_err("storage is refused");
+        assert!(errors[0].contains("state_dir"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_in_artis_words() {
+        let errors = check("[vanguards]\nmode = \"some\"").expect_err("no such mode");
+        assert!(errors[0].contains("some"), "{errors:?}");
+    }
+}

@@ -1,0 +1,22 @@
+//! What the Tor stack tells about itself: plain values, no types of arti.
+
+use serde::{Deserialize, Serialize};
+
+/// One link to a relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The stack it belongs to, counted from 0.
+    pub stack: u16,
+    /// The data core that drives it; `None` while the control core does.
+    pub core: Option<u16>,
+    /// A number for the relay: equal numbers are the same relay. Never a name or an address.
+    pub guard: u64,
+    /// Circuits on it; `None` where arti does not say.
+    pub circuits: Option<u64>,
+    /// Bytes received, TLS included.
+    pub bytes_in_total: u64,
+    /// Bytes sent, TLS included.
+    pub bytes_out_total: u64,
+    /// CREATEs that the relay refused; `None` where it cannot be told by link.
+    pub creates_refused_total: Option<u64>,
+}

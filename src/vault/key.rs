@@ -1,0 +1,130 @@
+//! The master key: the identity of an onion service.
+
+use std::fmt;
+use std::path::Path;
+
+use rand::TryRngCore;
+use tor_hscrypto::pk::{HsIdKey, HsIdKeypair};
+use tor_llcrypto::pk::ed25519::ExpandedKeypair;
+use zeroize::Zeroizing;
+
+use super::address::OnionAddress;
+use super::error::{KeyError, KeyFormatError};
+use super::{file, format};
+use crate::base::redact::REDACTED;
+use crate::base::secret::SecretBytes;
+
+/// The identity of an onion service: an expanded Ed25519 key (rend-spec-v3, `KP_hs_id`).
+///
+/// Kept in the form that tor has in its file, scalar and nonce prefix, byte for byte, so that a key
+/// that was imported leaves as it came. `Debug` prints `[redacted]`.
+pub struct MasterKey {
+    /// Scalar (32 bytes, little endian) and nonce prefix (32 bytes).
+    expanded: SecretBytes<64>,
+    /// The public half.
+    address: OnionAddress,
+}
+
+impl MasterKey {
+    /// A new key from the kernel's random numbers.
+    pub fn generate() -> MasterKey {
+        let mut seed = SecretBytes::<32>::zeroed();
+        rand::rngs::OsRng
+            .try_fill_bytes(seed.expose_mut())
+            .expect("the kernel's random numbers do not fail after boot");
+        MasterKey::from_expanded(format::expand(seed.expose()))
+    }
+
+    /// Read tor's `hs_ed25519_secret_key`: 32 bytes of header, 64 of expanded key.
+    ///
+    /// # Errors
+    /// A wrong length or header, a scalar that is none, a constant nonce prefix.
+    pub fn from_tor_file_bytes(bytes: &[u8]) -> Result<MasterKey, KeyFormatError> {
+        format::parse_tor(bytes).map(MasterKey::from_expanded)
+    }
+
+    /// Read a PKCS#8 Ed25519 private key in PEM (RFC 8410), as OnionBalance writes them.
+    ///
+    /// # Errors
+    /// Damaged or encrypted PEM, another algorithm.
+    pub fn from_pem(text: &str) -> Result<MasterKey, KeyFormatError> {
+        format::parse_pem(text).map(MasterKey::from_expanded)
+    }
+
+    /// Read a key file of either form, which must be safe where it is: see [`file::read`].
+    ///
+    /// # Errors
+    /// [`KeyError`], each with what to do about it.
+    pub fn load(path: &Path) -> Result<MasterKey, KeyError> {
+        MasterKey::load_with_format(path).map(|(key, _)| key)
+    }
+
+    /// [`MasterKey::load`], and the form that was found.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`].
+    pub fn load_with_format(path: &Path) -> Result<(MasterKey, format::KeyFormat), KeyError> {
+        let bytes = file::read(path)?;
+        let (expanded, format) = format::parse(&bytes)
+            .map_err(|source| KeyError::Format { path: path.to_owned(), source })?;
+        Ok((MasterKey::from_expanded(expanded), format))
+    }
+
+    /// [`MasterKey::load`], or, where there is no such file, a new key that is written there; its
+    /// directory is made (mode 0700) if need be. `true` for a new key.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`] and [`MasterKey::create_new`].
+    pub fn load_or_create(path: &Path) -> Result<(MasterKey, bool), KeyError> {
+        match MasterKey::load(path) {
+            Err(KeyError::Missing { .. }) => {}
+            loaded => return loaded.map(|key| (key, false)),
+        }
+        file::make_directory(path)?;
+        let key = MasterKey::generate();
+        key.create_new(path)?;
+        Ok((key, true))
+    }
+
+    /// Write the key to a new file in tor's form: mode 0600, whole or not at all, on the disk when
+    /// this returns.
+    ///
+    /// # Errors
+    /// The file exists (it is never overwritten), its directory is not safe, or the system refuses.
+    pub fn create_new(&self, path: &Path) -> Result<(), KeyError> {
+        file::create_new(path, &self.to_tor_file_bytes())
+    }
+
+    /// The contents of tor's `hs_ed25519_secret_key` for this key, 96 bytes.
+    pub fn to_tor_file_bytes(&self) -> Zeroizing<Vec<u8>> {
+        format::write_tor(&self.expanded)
+    }
+
+    /// The service's address.
+    pub fn onion_address(&self) -> OnionAddress {
+        self.address
+    }
+
+    /// The key in arti's type: the only way to sign or to blind. It wipes itself when dropped.
+    pub fn keypair(&self) -> HsIdKeypair {
+        HsIdKeypair::from(keypair(&self.expanded))
+    }
+
+    /// Wrap an expanded key that was checked.
+    fn from_expanded(expanded: SecretBytes<64>) -> MasterKey {
+        let address = HsIdKey::from(*keypair(&expanded).public()).id().into();
+        MasterKey { expanded, address }
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "MasterKey({REDACTED})")
+    }
+}
+
+/// Scalar and nonce prefix together, never one without the other.
+fn keypair(expanded: &SecretBytes<64>) -> ExpandedKeypair {
+    ExpandedKeypair::from_secret_key_bytes(*expanded.expose())
+        .expect("every 64 bytes are an expanded key")
+}
