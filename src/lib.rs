@@ -1,7 +1,10 @@
 //! RustBalance: one onion address on every core of a machine.
-pub mod base { #[path="/tmp/stub/counters.rs"] pub mod counters; #[path="/tmp/stub/stream.rs"] pub mod stream; }
+#[path="/tmp/stub/admin.rs"] pub mod admin;
+pub mod app;
+pub mod base { #[path="/tmp/stub/counters.rs"] pub mod counters; #[path="/tmp/stub/stream.rs"] pub mod stream; #[path="/work/main/src/base/secret.rs"] pub mod secret; #[path="/work/main/src/base/redact.rs"] pub mod redact; }
 pub mod limits;
 pub mod onion;
+#[path="/tmp/stub/plane.rs"] pub mod plane;
 pub mod runtime;
 pub mod tor;
-#[path="/tmp/stub/vault.rs"] pub mod vault;
+pub mod vault;

@@ -18,7 +18,7 @@ use tor_netdoc::doc::hsdesc::{HsDescBuilder, IntroPointDesc, create_desc_sign_ke
 use tor_protover::Protocols;
 use tor_units::IntegerMinutes;
 
-use super::period::Period;
+use super::period::PeriodKeys;
 use crate::limits;
 
 /// Why a descriptor could not be built.
@@ -79,7 +79,7 @@ fn flow_control(params: &NetParameters) -> (Protocols, u8) {
 /// # Errors
 /// [`DescriptorError`].
 pub(super) fn build(
-    period: &Period,
+    period: &PeriodKeys,
     points: &[(usize, IntroPointDesc)],
     revision: u64,
     params: &NetParameters,
@@ -122,40 +122,4 @@ pub(super) fn build(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::select;
-
-    fn by_instance(sizes: &[usize]) -> Vec<Arc<Vec<usize>>> {
-        sizes.iter().map(|size| Arc::new((0..*size).collect())).collect()
-    }
-
-    #[test]
-    fn every_instance_gets_a_share() {
-        let chosen = select(&by_instance(&[3, 3, 3, 3, 3, 3, 3, 3]), 16);
-        assert_eq!(chosen.len(), 16);
-        for instance in 0..8 {
-            let share = chosen.iter().filter(|(owner, _)| *owner == instance).count();
-            assert_eq!(share, 2, "instance {instance}");
-        }
-    }
-
-    #[test]
-    fn what_one_instance_lacks_the_others_fill() {
-        let chosen = select(&by_instance(&[1, 0, 20]), 16);
-        assert_eq!(chosen.len(), 16);
-        assert_eq!(chosen.iter().filter(|(owner, _)| *owner == 0).count(), 1);
-        assert_eq!(chosen.iter().filter(|(owner, _)| *owner == 2).count(), 15);
-    }
-
-    #[test]
-    fn the_choice_is_stable_and_never_above_the_cap() {
-        for instances in 1..40 {
-            let all = by_instance(&vec![3; instances]);
-            let chosen = select(&all, 20);
-            assert!(chosen.len() <= 20);
-            assert_eq!(chosen, select(&all, 20));
-        }
-    }
-}
+mod tests;

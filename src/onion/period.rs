@@ -26,10 +26,16 @@ pub enum PeriodError {
     HsDirs(String),
 }
 
-/// The keys of one time period.
+/// One live time period.
 pub(super) struct Period {
     /// The ring's parameters: period, shared random value, start of its run.
     pub(super) params: HsDirParams,
+    /// The keys.
+    pub(super) keys: PeriodKeys,
+}
+
+/// The keys of one time period.
+pub(super) struct PeriodKeys {
     /// Public blinded key.
     pub(super) blinded: HsBlindIdKey,
     /// Signs the descriptor's signing key.
@@ -40,15 +46,26 @@ pub(super) struct Period {
     ope: AesOpeKey,
 }
 
+impl PeriodKeys {
+    /// Derive the keys of one period.
+    pub(super) fn derive(
+        master: &MasterKey,
+        time_period: TimePeriod,
+    ) -> Result<PeriodKeys, PeriodError> {
+        let (blinded, keypair, subcredential) = master
+            .keypair()
+            .compute_blinded_key(time_period)
+            .map_err(|error| PeriodError::Blinding(error.to_string()))?;
+        let ope = revision::ope_key(&keypair);
+        Ok(PeriodKeys { blinded, keypair, subcredential, ope })
+    }
+}
+
 impl Period {
     /// Derive the keys of one period.
     pub(super) fn derive(master: &MasterKey, params: HsDirParams) -> Result<Period, PeriodError> {
-        let (blinded, keypair, subcredential) = master
-            .keypair()
-            .compute_blinded_key(params.time_period())
-            .map_err(|error| PeriodError::Blinding(error.to_string()))?;
-        let ope = revision::ope_key(&keypair);
-        Ok(Period { params, blinded, keypair, subcredential, ope })
+        let keys = PeriodKeys::derive(master, params.time_period())?;
+        Ok(Period { params, keys })
     }
 
     /// The time period.
@@ -58,13 +75,13 @@ impl Period {
 
     /// The blinded identity, which HSDirs know the descriptor by.
     pub(super) fn blinded_id(&self) -> HsBlindId {
-        self.blinded.id()
+        self.keys.blinded.id()
     }
 
     /// The revision counter that C tor would use at `now`. `None` before the period's shared
     /// random run has begun: then our clock or the consensus is wrong.
     pub(super) fn counter_at(&self, now: SystemTime) -> Option<u64> {
-        self.params.offset_within_srv_period(now).map(|offset| self.ope.encrypt(offset))
+        self.params.offset_within_srv_period(now).map(|offset| self.keys.ope.encrypt(offset))
     }
 
     /// The HSDirs that this period's descriptor goes to, by the consensus `netdir`.

@@ -184,11 +184,6 @@ impl Points {
         }
         lingering.push_back(point);
     }
-
-    /// Close every point now: clients get NACKs and fetch a new descriptor.
-    pub(super) fn close_all(&self) {
-        self.lingering.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
 }
 
 /// Wait until the point ends, and say how.

@@ -238,7 +238,7 @@ impl Publisher {
         for over in known {
             changed = true;
             if !still_live(over.time_period()) {
-                self.retired.push((over.subcredential, now + keep));
+                self.retired.push((over.keys.subcredential, now + keep));
             }
         }
         if changed {
@@ -249,7 +249,7 @@ impl Publisher {
 
     /// Put the subcredentials of all live and recent periods on all cores.
     fn share_subcredentials(&self) {
-        let live = self.periods.iter().map(|period| period.subcredential);
+        let live = self.periods.iter().map(|period| period.keys.subcredential);
         let recent = self.retired.iter().map(|(subcredential, _)| *subcredential);
         self.service.set_subcredentials(live.chain(recent).collect());
     }

@@ -63,7 +63,7 @@ pub enum RevisionError {
 }
 
 /// The highest counter of each blinded key, in memory and on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Revisions {
     /// The file.
     path: PathBuf,
@@ -171,9 +171,17 @@ mod tests {
         assert!(error.to_string().contains("revisions.json"), "{error}");
     }
 
-    /// One line of the table of C tor's `test_crypto_ope.c` / `ope_ref.py`: with key
-    /// 19e05891..., 82283 seconds give 2695743564. The key there is the AES key itself; here it is
-    /// the derivation and the order that are held.
+    /// A vector of GoBalance's tests: 122,771 seconds (the 1 that the specification adds is in
+    /// it) under a 32-byte secret.
+    #[test]
+    fn order_preserving_encryption_gives_the_published_counter() {
+        use base64::Engine as _;
+        let secret = base64::engine::general_purpose::STANDARD
+            .decode("5FPpKghcg2LnAuG8eO1n/+EwYKePXbxl1kFPp+iKbb8=")
+            .expect("the vector is base64");
+        assert_eq!(AesOpeKey::from_secret(&secret).encrypt(122_770.into()), 4_033_953_644);
+    }
+
     #[test]
     fn the_counter_grows_with_time() {
         let key = AesOpeKey::from_secret(&[0; 65]);

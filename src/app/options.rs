@@ -1,0 +1,36 @@
+//! What a start needs: everything checked, nothing to be looked up any more.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::onion::ServiceSettings;
+use crate::plane::config::PortConfig;
+use crate::runtime::pinning::Plan;
+use crate::tor::ArtiSettings;
+use crate::vault::MasterKey;
+
+/// One service.
+pub struct ServiceOptions {
+    /// Introduction points and limits.
+    pub settings: ServiceSettings,
+    /// Virtual ports and what is behind them.
+    pub ports: Vec<PortConfig>,
+    /// The service's identity.
+    pub master: MasterKey,
+}
+
+/// Everything that [`super::start`] needs.
+pub struct Options {
+    /// Where state is kept.
+    pub state_dir: PathBuf,
+    /// The services, at least one.
+    pub services: Vec<ServiceOptions>,
+    /// Which core runs what.
+    pub plan: Plan,
+    /// arti's configuration.
+    pub arti: ArtiSettings,
+    /// Where the admin socket is; `None` for none.
+    pub admin_socket: Option<PathBuf>,
+    /// How long open streams are served after [`super::Running::drain`].
+    pub drain: Duration,
+}

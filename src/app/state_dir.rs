@@ -1,0 +1,218 @@
+//! The state directory: who may use it, and which format it has.
+//!
+//! ```text
+//!   state_dir/          0700
+//!     lock              held while a process uses the directory
+//!     format            a number: what wrote this
+//!     NAME.key          a service's master key, unless configured elsewhere (0600)
+//!     revisions-NAME.json
+//!     arti/             directory cache and guards
+//!     admin.sock
+//! ```
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// The format that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// Why a state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateDirError {
+    /// It cannot be made or read.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was done.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not a directory.
+    #[error("state_dir {path} is not a directory; name another one")]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Others can read or write it.
+    #[error(
+        "state_dir {path} is open to other users (mode {mode:03o}); run: chmod 700 {path}"
+    )]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to somebody else.
+    #[error("state_dir {path} belongs to another user (uid {owner}); run: chown {us} {path}")]
+    Owner {
+        /// The path.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Another process uses it.
+    #[error(
+        "state_dir {path} is in use by another RustBalance; stop it, or name another state_dir"
+    )]
+    InUse {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "state_dir {path} has format {found}, this version knows {FORMAT}; use the newer version"
+    )]
+    Newer {
+        /// The path.
+        path: PathBuf,
+        /// The format found.
+        found: String,
+    },
+}
+
+/// A state directory that is ours for as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    /// The directory.
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl StateDir {
+    /// What is wrong with `path` as a state directory; nothing is made or locked. A directory that
+    /// does not exist yet is fine.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn check(path: &Path) -> Result<(), StateDirError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateDirError::Io { action, path, source }
+        };
+        let metadata = match std::fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io("read", path)(error)),
+        };
+        if !metadata.is_dir() {
+            return Err(StateDirError::NotADirectory { path: path.to_owned() });
+        }
+        let us = nix::unistd::geteuid().as_raw();
+        if metadata.uid() != us {
+            let path = path.to_owned();
+            return Err(StateDirError::Owner { path, owner: metadata.uid(), us });
+        }
+        let mode = metadata.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(StateDirError::Open { path: path.to_owned(), mode });
+        }
+        let format = path.join("format");
+        let mut found = String::new();
+        match File::open(&format).and_then(|mut file| file.read_to_string(&mut found)) {
+            Ok(_) if found.trim().parse() == Ok(FORMAT) => Ok(()),
+            Ok(_) => {
+                let found = found.trim().to_owned();
+                Err(StateDirError::Newer { path: path.to_owned(), found })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("read", &format)(error)),
+        }
+    }
+
+    /// Make the directory if need be, and take it.
+    ///
+    /// # Errors
+    /// [`StateDirError`]; a directory that was refused is left as it was.
+    pub fn take(path: &Path) -> Result<StateDir, StateDirError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateDirError::Io { action, path, source }
+        };
+        Self::check(path)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io("make", path))?;
+        Self::check(path)?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateDirError::InUse { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
+        }
+        let format = path.join("format");
+        if !format.exists() {
+            let mut file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&format)
+                .map_err(io("make", &format))?;
+            writeln!(file, "{FORMAT}").map_err(io("write", &format))?;
+        }
+        Ok(StateDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::{StateDir, StateDirError};
+
+    #[test]
+    fn a_directory_is_taken_once() {
+        let above = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = above.path().join("state");
+        let taken = StateDir::take(&path).expect("nobody uses it");
+        assert!(matches!(StateDir::take(&path), Err(StateDirError::InUse { .. })));
+        drop(taken);
+        StateDir::take(&path).expect("nobody uses it any more");
+    }
+
+    #[test]
+    fn a_newer_format_and_an_open_directory_are_refused_untouched() {
+        let above = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = above.path().join("state");
+        drop(StateDir::take(&path).expect("nobody uses it"));
+        std::fs::write(path.join("format"), "2\n").expect("it is ours");
+        assert!(matches!(StateDir::take(&path), Err(StateDirError::Newer { .. })));
+        std::fs::write(path.join("format"), "1\n").expect("it is ours");
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, open).expect("it is ours");
+        let error = StateDir::take(&path).expect_err("others can read it");
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_check_makes_nothing() {
+        let above = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = above.path().join("state");
+        StateDir::check(&path).expect("it can be made");
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,282 @@
+//! The command line: what may be written, and what `--help` teaches.
+//!
+//! Called by `main`. A wrong command line ends with 64 ([`EXIT_USAGE`]), before anything was
+//! touched.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+use crate::config::address::parse_backend_argument;
+use crate::limits::INSTANCES_MAX;
+use crate::plane::config::BackendAddress;
+
+/// Exit code: it failed.
+pub const EXIT_FAILED: u8 = 1;
+
+/// Exit code: the command line is wrong (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Exit code: the configuration is wrong (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// One onion address on every core of a machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rustbalance",
+    version,
+    about = "One onion address on every core of a machine",
+    long_about = "RustBalance puts a server behind one onion address that several Tor instances \
+                  carry, all in this process and one on each core.",
+    after_help = "Examples:\n  \
+        rustbalance run --backend 127.0.0.1:8080     a web server as an onion service, now\n  \
+        rustbalance run --hello                      without a server: a built-in page\n  \
+        rustbalance check --config rustbalance.toml  is the configuration right?\n  \
+        rustbalance run --config rustbalance.toml    run it\n  \
+        rustbalance status                           what it does\n\n\
+        Exit codes: 0 done, 1 failed, 64 wrong command line, 78 wrong configuration.",
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the onion service until SIGTERM
+    Run(RunArgs),
+    /// Check a configuration and its keys; start and write nothing
+    Check(CheckArgs),
+    /// Look for what would go wrong on this machine
+    Doctor(DoctorArgs),
+    /// Make, import or show a master key
+    Key {
+        /// What to do with a key.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Ask the running service how it is
+    Status(StatusArgs),
+    /// Show the published descriptors
+    Descriptor {
+        /// What to do with descriptors.
+        #[command(subcommand)]
+        command: DescriptorCommand,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("what").args(["config", "backend", "hello"]).required(true).multiple(true)),
+    long_about = "Run the onion service until SIGTERM or SIGINT.\n\nPrints the onion address as \
+                  soon as it is known, and `ready` when the descriptor is on the HSDirs. The first \
+                  SIGTERM lets open connections end and exits with 0; a second one exits at once.",
+    after_help = "Examples:\n  \
+        rustbalance run --backend 127.0.0.1:8080\n  \
+        rustbalance run --backend 127.0.0.1:8080 --backend unix:/run/app.sock --instances 4\n  \
+        rustbalance run --config /etc/rustbalance/rustbalance.toml\n\n\
+        Without --config, the service has virtual port 80 and a key of its own in the state\n\
+        directory: /var/lib/rustbalance if this user may write there, else rustbalance in the\n\
+        user's XDG state directory (~/.local/state)."
+)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backend", "hello"])]
+    pub config: Option<PathBuf>,
+
+    /// A server: IP:PORT, [IPV6]:PORT or unix:/PATH; may be given several times
+    #[arg(long, value_name = "ADDR", value_parser = backend_address, conflicts_with = "hello")]
+    pub backend: Vec<BackendAddress>,
+
+    /// Serve a built-in page that names the instance that carried it
+    #[arg(long)]
+    pub hello: bool,
+
+    /// Tor instances in this process [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(INSTANCES_MAX)))]
+    pub instances: Option<u16>,
+
+    /// How sockets are driven: auto or epoll
+    #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
+    pub io: Io,
+
+    /// Where keys, sockets and Tor's state lie
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// What these arguments say over a configuration.
+    pub fn overrides(&self) -> Overrides {
+        Overrides { state_dir: self.state_dir.clone(), instances: self.instances }
+    }
+}
+
+/// How sockets are driven.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Io {
+    /// The best that this version and the kernel have.
+    #[default]
+    Auto,
+    /// epoll.
+    Epoll,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Check a configuration and the keys it names; start and write nothing.\n\nExits \
+                  with 0, or with 78 and one line on stderr for each mistake: file, line, key, \
+                  reason and what to do.",
+    after_help = "Examples:\n  \
+        rustbalance check --config rustbalance.toml\n  \
+        rustbalance check --config rustbalance.toml --explain > effective.toml"
+)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// Print the effective configuration, defaults filled in, as TOML
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Look for what would go wrong on this machine: clock, cores, limits, memory \
+                  locking, directories. Says what to do about each, and changes nothing."
+)]
+pub struct DoctorArgs {
+    /// Look at this configuration's directories and keys too
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What to do with a key.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:\n  \
+    rustbalance key new master.key\n  \
+    rustbalance key import /var/lib/tor/site/hs_ed25519_secret_key master.key\n  \
+    rustbalance key import onionbalance.pem master.key\n  \
+    rustbalance key show master.key\n\n\
+    A key file must belong to the user who runs RustBalance (or root), have mode 0600, and lie\n\
+    in a directory that nobody else can write to. Existing files are never overwritten.")]
+pub enum KeyCommand {
+    /// Make a new key and print its onion address
+    New {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Copy a key of tor (hs_ed25519_secret_key) or OnionBalance (PEM) into a new file
+    Import {
+        /// The key to read
+        source: PathBuf,
+        /// The file to make, in tor's form
+        file: PathBuf,
+    },
+    /// Print the onion address and the form of a key, never the key
+    Show {
+        /// The key to read
+        file: PathBuf,
+    },
+}
+
+/// Which running service is meant.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The configuration file of the running service
+    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
+    pub config: Option<PathBuf>,
+
+    /// The admin socket of the running service
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Ask the running service how it is: its instances, introduction points, \
+                  descriptors and backends.",
+    after_help = "Examples:\n  \
+        rustbalance status\n  \
+        rustbalance status --config rustbalance.toml --json\n\n\
+        Without --config and --socket, the socket is admin.sock in the default state directory."
+)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Which running service is meant.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// What to do with descriptors.
+#[derive(Debug, Subcommand)]
+pub enum DescriptorCommand {
+    /// Show what was published: period, revision, introduction points, HSDirs
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+
+        /// Which running service is meant.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Read the command line `arguments`, the program's name first.
+///
+/// # Errors
+/// The exit code, after help or the mistake was printed: 0 for `--help` and `--version`,
+/// [`EXIT_USAGE`] for a wrong command line.
+pub fn parse<I, T>(arguments: I) -> Result<Cli, u8>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    Cli::try_parse_from(arguments).map_err(|error| {
+        // Nothing can be done where even the mistake cannot be printed.
+        let _ = error.print();
+        exit_code(&error)
+    })
+}
+
+/// The exit code for what clap found.
+fn exit_code(error: &clap::Error) -> u8 {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    match error.kind() {
+        DisplayHelp | DisplayVersion => 0,
+        _ => EXIT_USAGE,
+    }
+}
+
+/// `--backend`. The error's own words are the help.
+fn backend_address(text: &str) -> Result<BackendAddress, String> {
+    parse_backend_argument(text).map_err(|error| error.to_string())
+}
+
+/// `--io`
+fn io(text: &str) -> Result<Io, String> {
+    match text {
+        "auto" => Ok(Io::Auto),
+        "epoll" => Ok(Io::Epoll),
+        "uring" => Err("io_uring is not yet supported in this version; write auto".to_owned()),
+        _ => Err("there is no such way; write auto or epoll".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! `rustbalance check`: is a configuration right? Reads the file and the keys; writes and starts
+//! nothing.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED};
+use crate::config::{Config, explain};
+use crate::vault::{KeyError, MasterKey};
+
+/// Run the command. `validate_arti` checks what stands below `[arti]`, given the state directory;
+/// its errors are sentences that name the key below `[arti]`.
+///
+/// Exits with 0, or with 78 where anything is wrong.
+pub fn run(
+    args: &CheckArgs,
+    validate_arti: impl Fn(&toml::Table, &Path) -> Result<(), Vec<String>>,
+) -> ExitCode {
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    // Where the output cannot be written, nobody can be told so.
+    let code = check(args, validate_arti, &mut out, &mut err).unwrap_or(EXIT_FAILED);
+    ExitCode::from(code)
+}
+
+/// [`run`], with its output as arguments.
+fn check(
+    args: &CheckArgs,
+    validate_arti: impl Fn(&toml::Table, &Path) -> Result<(), Vec<String>>,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> std::io::Result<u8> {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            writeln!(err, "{error}")?;
+            return Ok(EXIT_CONFIG);
+        }
+    };
+    let mut problems = validate_arti(&config.arti, &config.state_dir).err().unwrap_or_default();
+    problems.extend(key_problems(&config));
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
+        writeln!(err, "{}: warning: {warning}", args.config.display())?;
+    }
+    for problem in &problems {
+        writeln!(err, "{}: {problem}", args.config.display())?;
+    }
+    if !problems.is_empty() {
+        return Ok(EXIT_CONFIG);
+    }
+    if args.explain {
+        write!(out, "{}", explain::explain(&config))?;
+    } else {
+        writeln!(out, "{}: the configuration is right", args.config.display())?;
+    }
+    Ok(0)
+}
+
+/// What is wrong with the keys: one that cannot be used, or two services with the same address.
+///
+/// A key that nobody configured is made at the first start, so it may be missing.
+pub fn key_problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut owners = HashMap::new();
+    for service in &config.services {
+        match MasterKey::load(&config.key_file(service)) {
+            Ok(key) => {
+                if let Some(other) = owners.insert(key.onion_address(), service.name()) {
+                    problems.push(format!(
+                        "service \"{}\": its key is the one of service \"{other}\"; give each \
+                         service a key of its own",
+                        service.name()
+                    ));
+                }
+            }
+            Err(KeyError::Missing { .. }) if service.key_path.is_none() => {}
+            Err(error) => problems.push(format!("service \"{}\": {error}", service.name())),
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! `key new|import|show` make 0600 files, print addresses, and never a key.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::super::args::KeyCommand;
+use super::execute;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .expect("a temporary directory")
+}
+
+fn run(command: &KeyCommand) -> Result<String, String> {
+    let mut out = Vec::new();
+    execute(command, &mut out).map_err(|error| format!("{error:#}"))?;
+    Ok(String::from_utf8(out).expect("UTF-8"))
+}
+
+#[test]
+fn a_new_key_has_the_address_that_is_printed_and_is_not_overwritten() {
+    let directory = directory();
+    let file = directory.path().join("master.key");
+    let new = KeyCommand::New { file: file.clone() };
+    let address = run(&new).expect("a new key");
+    assert_eq!(address.trim().len(), 62, "{address}");
+    assert!(address.trim().ends_with(".onion"));
+    let shown = run(&KeyCommand::Show { file: file.clone() }).expect("it can be shown");
+    assert_eq!(shown, format!("{address}format: tor (hs_ed25519_secret_key)\n"));
+
+    let before = std::fs::read(&file).expect("the key");
+    let error = run(&new).expect_err("it is there already");
+    assert!(error.contains("not overwritten"), "{error}");
+    assert_eq!(std::fs::read(&file).expect("the key"), before);
+}
+
+#[test]
+fn a_pem_key_is_imported_into_tors_form() {
+    let directory = directory();
+    let source = directory.path().join("onionbalance.pem");
+    // A seed of 32 zero bytes: RFC 8410's framing by hand, no secret of anybody's.
+    let mut der = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+    der.extend([0; 32]);
+    let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    std::fs::write(&source, pem).expect("the PEM file is written");
+    std::fs::set_permissions(&source, Permissions::from_mode(0o600)).expect("chmod");
+    let file = directory.path().join("master.key");
+    let import = KeyCommand::Import { source: source.clone(), file: file.clone() };
+    let address = run(&import).expect("the import works");
+    assert_eq!(std::fs::read(&file).expect("the key").len(), 96);
+    assert_eq!(std::fs::metadata(&file).expect("the key").permissions().mode() & 0o777, 0o600);
+    let shown = |file: &Path| run(&KeyCommand::Show { file: file.to_owned() }).expect("shown");
+    assert_eq!(shown(&source), format!("{address}format: PEM (PKCS#8)\n"));
+    assert_eq!(shown(&file), format!("{address}format: tor (hs_ed25519_secret_key)\n"));
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_refused_in_one_sentence() {
+    let directory = directory();
+    let file = directory.path().join("short.key");
+    std::fs::write(&file, b"short").expect("written");
+    let error = run(&KeyCommand::Show { file: file.clone() }).expect_err("its mode is too wide");
+    assert!(error.contains("chmod 600"), "{error}");
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("chmod");
+    let error = run(&KeyCommand::Show { file }).expect_err("it is no key");
+    assert!(error.contains("it has 5 bytes") && !error.contains('\n'), "{error}");
+}

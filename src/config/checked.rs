@@ -1,0 +1,283 @@
+//! The configuration that cannot be wrong: what the rest of the program is given.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::problem::{ConfigError, Problem};
+use super::{address, place, raw, unsupported};
+use crate::limits::{
+    BACKEND_CONNECT_SECONDS_DEFAULT, CONFIG_FILE_BYTES_MAX, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
+    INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
+};
+use crate::onion::config::ServiceSettings;
+use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
+
+mod check;
+mod service;
+
+/// The name of a service that has none.
+pub const SERVICE_NAME_DEFAULT: &str = "main";
+
+/// The admin socket, below the state directory.
+pub const ADMIN_SOCKET_DEFAULT: &str = "admin.sock";
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it comes from; `None` for the command line's.
+    pub file: Option<PathBuf>,
+    /// Where keys, sockets and arti's state lie. Absolute, if the file's path was.
+    pub state_dir: PathBuf,
+    /// At least one.
+    pub services: Vec<Service>,
+    /// In-process instances.
+    pub turbo: Turbo,
+    /// What stands below `[arti]`, for the Tor stack to check.
+    pub arti: toml::Table,
+    /// How RustBalance is watched and steered.
+    pub admin: Admin,
+    /// What is allowed but looks wrong, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A service: one onion address.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What the onion side is told.
+    pub settings: ServiceSettings,
+    /// The key file; `None`: one is made in the state directory, see [`Config::key_file`].
+    pub key_path: Option<PathBuf>,
+    /// At least one; their ranges do not overlap.
+    pub ports: Vec<PortConfig>,
+}
+
+impl Service {
+    /// The service's name in configuration, log and status.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+}
+
+/// In-process instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turbo {
+    /// `false`: one instance, whatever else is written.
+    pub enabled: bool,
+    /// How many.
+    pub instances: Instances,
+    /// How many Tor stacks they share.
+    pub stacks: Stacks,
+    /// The CPUs that data cores are pinned to, in order; `None`: all that the process may use.
+    pub cores: Option<Vec<u16>>,
+}
+
+impl Default for Turbo {
+    fn default() -> Turbo {
+        let stacks = Stacks::Number(1);
+        Turbo { enabled: true, instances: Instances::Auto, stacks, cores: None }
+    }
+}
+
+impl Turbo {
+    /// The number of instances where the process may use `cpus` CPUs.
+    pub fn instance_count(&self, cpus: usize) -> u16 {
+        if !self.enabled {
+            return 1;
+        }
+        match self.instances {
+            Instances::Fixed(instances) => instances,
+            Instances::Auto => {
+                let cores = self.cores.as_ref().map_or(cpus, Vec::len);
+                u16::try_from(cores).unwrap_or(INSTANCES_MAX).clamp(1, INSTANCES_MAX)
+            }
+        }
+    }
+
+    /// The number of Tor stacks for `instances` instances.
+    pub fn stack_count(&self, instances: u16) -> u16 {
+        match self.stacks {
+            Stacks::Number(stacks) => stacks.min(instances),
+            Stacks::PerInstance => instances,
+        }
+    }
+}
+
+/// How many in-process instances there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instances {
+    /// One for each core.
+    Auto,
+    /// So many, at least one.
+    Fixed(u16),
+}
+
+/// How many Tor stacks (guards, links, directory) the instances share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// So many, at least one.
+    Number(u16),
+    /// One for each instance.
+    PerInstance,
+}
+
+/// How RustBalance is watched and steered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The unix socket; below the state directory where it is relative.
+    pub socket: PathBuf,
+}
+
+impl Default for Admin {
+    fn default() -> Admin {
+        Admin { socket: PathBuf::from(ADMIN_SOCKET_DEFAULT) }
+    }
+}
+
+/// What the command line says over a configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--instances`
+    pub instances: Option<u16>,
+}
+
+impl Config {
+    /// Read and check a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong in it.
+    pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        use std::io::Read;
+
+        let failed = |source| ConfigError::Read { path: file.to_owned(), source };
+        let limit = u64::try_from(CONFIG_FILE_BYTES_MAX).expect("a megabyte fits 64 bits");
+        let mut text = String::new();
+        let opened = std::fs::File::open(file).map_err(failed)?;
+        opened.take(limit + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() > CONFIG_FILE_BYTES_MAX {
+            let path = file.to_owned();
+            return Err(ConfigError::TooLarge { path, bytes_max: CONFIG_FILE_BYTES_MAX });
+        }
+        Config::from_text(&text, file)
+    }
+
+    /// Check the text of a file. Relative paths in it are below the directory of `file`.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it.
+    pub fn from_text(text: &str, file: &Path) -> Result<Config, ConfigError> {
+        let (raw, mut problems) = raw::read(text);
+        let syntax_failed = problems.iter().any(|problem| problem.key.is_empty());
+        if syntax_failed {
+            return Err(ConfigError::wrong(file, problems));
+        }
+        problems.extend(unsupported::problems(&raw));
+        match check::check(raw, file, &mut problems) {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::wrong(file, problems)),
+        }
+    }
+
+    /// The configuration of `run --backend ADDR ...` and of `run --hello`, which need no file:
+    /// virtual port 80, a key in the default state directory.
+    pub fn from_backends(backends: &[BackendAddress], hello: bool) -> Config {
+        let target = if hello {
+            PortTarget::Hello
+        } else {
+            PortTarget::Backends(backends.to_vec())
+        };
+        let port = PortConfig {
+            virtual_first: 80,
+            virtual_last: 80,
+            target,
+            connect_timeout: Duration::from_secs(BACKEND_CONNECT_SECONDS_DEFAULT),
+        };
+        let settings = ServiceSettings {
+            name: SERVICE_NAME_DEFAULT.to_owned(),
+            intro_points_per_instance: INTRO_POINTS_PER_INSTANCE_DEFAULT,
+            intro_points_max: INTRO_POINTS_DEFAULT,
+            intro_dos: None,
+            streams_per_circuit_max: STREAMS_PER_CIRCUIT_DEFAULT,
+        };
+        Config {
+            file: None,
+            state_dir: place::default_state_dir(),
+            services: vec![Service { settings, key_path: None, ports: vec![port] }],
+            turbo: Turbo::default(),
+            arti: toml::Table::new(),
+            admin: Admin::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The configuration with what the command line says over it.
+    ///
+    /// # Errors
+    /// A number of instances out of range, a state directory in which the admin socket's path
+    /// would be too long.
+    pub fn with_overrides(mut self, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let mut problems = Vec::new();
+        if let Some(state_dir) = &overrides.state_dir {
+            self.state_dir.clone_from(state_dir);
+        }
+        if let Some(instances) = overrides.instances {
+            if instances == 0 || instances > INSTANCES_MAX {
+                let reason = format!("{instances} is out of range");
+                let fix = format!("give a number from 1 to {INSTANCES_MAX}");
+                problems.push(Problem::nowhere("--instances", reason, fix));
+            }
+            self.turbo.enabled = true;
+            self.turbo.instances = Instances::Fixed(instances);
+            if let Stacks::Number(stacks) = self.turbo.stacks {
+                self.turbo.stacks = Stacks::Number(stacks.min(instances).max(1));
+            }
+        }
+        if let Err(error) = address::check_unix_path(&self.admin_socket()) {
+            let fix = "give a shorter --state-dir";
+            problems.push(Problem::nowhere("--state-dir", error.to_string(), fix));
+        }
+        match problems.is_empty() {
+            true => Ok(self),
+            false => Err(ConfigError::wrong(Path::new("command line"), problems)),
+        }
+    }
+
+    /// The key file of a service: the configured one, or `keys/<name>.key` in the state directory.
+    pub fn key_file(&self, service: &Service) -> PathBuf {
+        match &service.key_path {
+            Some(path) => path.clone(),
+            None => self.state_dir.join("keys").join(format!("{}.key", service.name())),
+        }
+    }
+
+    /// The admin socket's path.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.state_dir.join(&self.admin.socket)
+    }
+
+    /// What is allowed but looks wrong on a machine where the process may use `cpus` CPUs.
+    pub fn machine_warnings(&self, cpus: usize) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let instances = self.turbo.instance_count(cpus);
+        let cores = self.turbo.cores.as_ref().map_or(cpus, Vec::len);
+        if usize::from(instances) > cores {
+            warnings.push(format!(
+                "turbo.instances: {instances} instances on {cores} cores share them and serve no \
+                 more than {cores} would; write \"auto\""
+            ));
+        }
+        for service in &self.services {
+            let points = u16::from(service.settings.intro_points_max);
+            if instances > points {
+                warnings.push(format!(
+                    "service \"{}\": {instances} instances share {points} introduction points, so \
+                     that some have none and serve only what others hand to them; raise \
+                     intro_points_max or lower turbo.instances",
+                    service.name()
+                ));
+            }
+        }
+        warnings
+    }
+}

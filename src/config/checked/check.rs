@@ -1,0 +1,219 @@
+//! From what was typed to what it means: the top of the file, `[turbo]` and `[admin]`.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::service::check_service;
+use super::{ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Service, Stacks, Turbo};
+use crate::config::address;
+use crate::config::place;
+use crate::config::problem::Problem;
+use crate::config::raw::{RawAdmin, RawConfig, RawTurbo};
+use crate::config::reader::{At, Scalar};
+use crate::limits::{CPU_NUMBER_MAX, INSTANCES_MAX, SERVICES_MAX};
+
+/// What the checks of all tables share.
+pub(super) struct Checker<'a> {
+    /// The directory of the configuration file.
+    pub base: PathBuf,
+    /// What is wrong so far.
+    pub problems: &'a mut Vec<Problem>,
+    /// What looks wrong so far.
+    pub warnings: Vec<String>,
+}
+
+impl Checker<'_> {
+    /// A number in its range, or `default` where none was typed.
+    pub(super) fn number<T>(
+        &mut self,
+        typed: Option<&At<i64>>,
+        range: RangeInclusive<T>,
+        default: T,
+    ) -> T
+    where
+        T: Copy + PartialOrd + TryFrom<i64> + std::fmt::Display,
+    {
+        let Some(typed) = typed else { return default };
+        match T::try_from(typed.value) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.problems.push(typed.problem(
+                    format!("{} is out of range", typed.value),
+                    format!("write a number from {} to {}", range.start(), range.end()),
+                ));
+                default
+            }
+        }
+    }
+
+    /// A path below the configuration file's directory, where it is relative.
+    pub(super) fn path(&mut self, typed: &At<String>) -> PathBuf {
+        if typed.value.is_empty() {
+            let fix = "write a path or remove the key";
+            self.problems.push(typed.problem("the path is empty", fix));
+        }
+        self.base.join(&typed.value)
+    }
+}
+
+/// Check a whole file; `None` where a problem left nothing to go on with.
+pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
+    let base = file.parent().map(Path::to_owned).unwrap_or_default();
+    let mut checker = Checker { base, problems, warnings: Vec::new() };
+    let state_dir = match &raw.state_dir {
+        Some(typed) => checker.path(typed),
+        None => place::default_state_dir(),
+    };
+    let services = check_services(&raw, &mut checker);
+    let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
+    let admin = check_admin(&raw.admin, &state_dir, &mut checker);
+    let warnings = std::mem::take(&mut checker.warnings);
+    Some(Config {
+        file: Some(file.to_owned()),
+        state_dir,
+        services: services?,
+        turbo: turbo?,
+        arti: raw.arti,
+        admin,
+        warnings,
+    })
+}
+
+/// `[[service]]`, and that no two of them are one.
+fn check_services(raw: &RawConfig, checker: &mut Checker<'_>) -> Option<Vec<Service>> {
+    if raw.services.is_empty() {
+        let (reason, fix) = ("there is no service", "add a [[service]] with a [[service.port]]");
+        checker.problems.push(Problem::nowhere("service", reason, fix));
+        return None;
+    }
+    if let Some(beyond) = raw.services.get(SERVICES_MAX) {
+        let fix = format!("keep {SERVICES_MAX} of them");
+        checker.problems.push(beyond.place.problem("there are too many services", fix));
+        return None;
+    }
+    let services: Vec<_> =
+        raw.services.iter().map(|service| check_service(service, checker)).collect();
+    let mut names = HashMap::new();
+    let mut keys = HashMap::new();
+    for (typed, service) in raw.services.iter().zip(&services) {
+        let Some(service) = service else { continue };
+        let place = typed.name.as_ref().map_or(typed.place.clone(), |name| name.with(()));
+        if let Some(line) = names.insert(service.name().to_owned(), place.line) {
+            let reason = format!("the service of line {line} has the name \"{}\" too", service.name());
+            checker.problems.push(place.problem(reason, "give each service a name of its own"));
+        }
+        let (Some(typed), Some(path)) = (&typed.key, &service.key_path) else { continue };
+        // The same file by two names is found here if it exists.
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if let Some(line) = keys.insert(path, typed.line) {
+            let reason = format!("the service of line {line} has this key too");
+            checker.problems.push(typed.problem(reason, "give each service a key of its own"));
+        }
+    }
+    services.into_iter().collect()
+}
+
+/// `[turbo]`
+fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Option<Turbo> {
+    let instances = match &raw.instances {
+        None => Instances::Auto,
+        Some(typed) => check_instances(typed, checker)?,
+    };
+    let stacks = match &raw.stacks {
+        None => Stacks::Number(1),
+        Some(typed) => check_stacks(typed, instances, checker)?,
+    };
+    let cores = raw.cores.as_ref().map(|typed| check_cores(typed, checker));
+    let enabled = raw.enabled.as_ref().is_none_or(|typed| typed.value);
+    if !enabled && services && matches!(instances, Instances::Fixed(2..)) {
+        let warning = "turbo.enabled is false, so turbo.instances has no effect and one instance runs";
+        checker.warnings.push(warning.to_owned());
+    }
+    Some(Turbo { enabled, instances, stacks, cores })
+}
+
+/// `turbo.instances`
+fn check_instances(typed: &At<Scalar>, checker: &mut Checker<'_>) -> Option<Instances> {
+    match &typed.value {
+        Scalar::Text(text) if text == "auto" => Some(Instances::Auto),
+        Scalar::Integer(0) => {
+            let reason = "0 instances serve nobody: there are no C tor daemons and no remote ones";
+            let fix = "write \"auto\" or a number from 1";
+            checker.problems.push(typed.problem(reason, fix));
+            None
+        }
+        Scalar::Integer(number) => {
+            let number = checker.number(Some(&typed.with(*number)), 1..=INSTANCES_MAX, 1);
+            Some(Instances::Fixed(number))
+        }
+        Scalar::Text(text) => {
+            let fix = format!("write \"auto\" or a number from 1 to {INSTANCES_MAX}");
+            checker.problems.push(typed.problem(format!("\"{text}\" is no number"), fix));
+            None
+        }
+    }
+}
+
+/// `turbo.stacks`
+fn check_stacks(
+    typed: &At<Scalar>,
+    instances: Instances,
+    checker: &mut Checker<'_>,
+) -> Option<Stacks> {
+    match &typed.value {
+        Scalar::Text(text) if text == "per-instance" => Some(Stacks::PerInstance),
+        Scalar::Integer(number) => {
+            let number = checker.number(Some(&typed.with(*number)), 1..=INSTANCES_MAX, 1);
+            if let Instances::Fixed(instances) = instances
+                && number > instances
+            {
+                let reason = format!("{number} stacks are more than the {instances} instances");
+                let fix = "write \"per-instance\" or a smaller number";
+                checker.problems.push(typed.problem(reason, fix));
+            }
+            Some(Stacks::Number(number))
+        }
+        Scalar::Text(text) => {
+            let fix = "write \"per-instance\" or a number from 1";
+            checker.problems.push(typed.problem(format!("\"{text}\" is no number"), fix));
+            None
+        }
+    }
+}
+
+/// `turbo.cores`
+fn check_cores(typed: &At<Vec<At<i64>>>, checker: &mut Checker<'_>) -> Vec<u16> {
+    if typed.value.is_empty() {
+        let fix = "name at least one CPU or remove the key";
+        checker.problems.push(typed.problem("there is no CPU in the list", fix));
+    }
+    let mut cores = Vec::new();
+    for typed in &typed.value {
+        let core = checker.number(Some(typed), 0..=CPU_NUMBER_MAX, 0);
+        if cores.contains(&core) && typed.value == i64::from(core) {
+            let reason = format!("CPU {core} is in the list already");
+            checker.problems.push(typed.problem(reason, "name each CPU once"));
+        }
+        cores.push(core);
+    }
+    cores
+}
+
+/// `[admin]`
+fn check_admin(raw: &RawAdmin, state_dir: &Path, checker: &mut Checker<'_>) -> Admin {
+    let place = raw.socket.clone().unwrap_or_else(|| At {
+        value: ADMIN_SOCKET_DEFAULT.to_owned(),
+        line: 1,
+        key: "admin.socket".to_owned(),
+    });
+    if place.value.is_empty() {
+        let fix = "write a path or remove the key";
+        checker.problems.push(place.problem("the path is empty", fix));
+    }
+    if let Err(error) = address::check_unix_path(&state_dir.join(&place.value)) {
+        let fix = "the socket is below state_dir unless its path begins with a slash";
+        checker.problems.push(place.problem(error.to_string(), fix));
+    }
+    Admin { socket: PathBuf::from(place.value) }
+}

@@ -1,0 +1,141 @@
+//! The effective configuration as TOML with comments: what `check --explain` prints. It can be read
+//! back as a configuration file. No key's contents and no password is in it.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::checked::{Config, Instances, Service, Stacks};
+use crate::base::redact::REDACTED;
+use crate::plane::config::{PortConfig, PortTarget};
+
+/// Print a configuration.
+pub fn explain(config: &Config) -> String {
+    let mut text = String::new();
+    write_config(config, &mut text).expect("a String takes all that is written to it");
+    text
+}
+
+/// The whole file.
+fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
+    match &config.file {
+        Some(file) => writeln!(out, "# The effective configuration of {}.", file.display())?,
+        None => writeln!(out, "# The effective configuration of the command line.")?,
+    }
+    writeln!(out, "# Defaults are filled in and paths are complete.\n")?;
+    writeln!(out, "state_dir = {}", quoted_path(&config.state_dir))?;
+    for service in &config.services {
+        write_service(config, service, out)?;
+    }
+    write_turbo(config, out)?;
+    writeln!(out, "\n[admin]")?;
+    writeln!(out, "socket = {}  # always on", quoted_path(&config.admin_socket()))?;
+    if !config.arti.is_empty() {
+        let mut arti = toml::Value::Table(config.arti.clone());
+        redact(&mut arti);
+        let whole = toml::Table::from_iter([("arti".to_owned(), arti)]);
+        let printed = toml::to_string(&whole).map_err(|_| std::fmt::Error)?;
+        writeln!(out, "\n# arti's own configuration, as it was written\n{}", printed.trim_end())?;
+    }
+    Ok(())
+}
+
+/// `[[service]]`
+fn write_service(config: &Config, service: &Service, out: &mut String) -> std::fmt::Result {
+    let settings = &service.settings;
+    writeln!(out, "\n[[service]]")?;
+    writeln!(out, "name = {}", quoted(&settings.name))?;
+    let made = if service.key_path.is_none() { "  # made at the first start" } else { "" };
+    writeln!(out, "key = {}{made}", quoted_path(&config.key_file(service)))?;
+    writeln!(out, "intro_points_per_instance = {}", settings.intro_points_per_instance)?;
+    writeln!(out, "intro_points_max = {}  # in the descriptor", settings.intro_points_max)?;
+    match &settings.intro_dos {
+        Some(dos) => {
+            writeln!(out, "dos_rate_per_second = {}  # INTRODUCE2 cells", dos.rate_per_second)?;
+            writeln!(out, "dos_burst = {}  # INTRODUCE2 cells", dos.burst)?;
+        }
+        None => writeln!(out, "# dos_rate_per_second is not set: the relays' default holds")?,
+    }
+    writeln!(out, "streams_per_circuit_max = {}", settings.streams_per_circuit_max)?;
+    service.ports.iter().try_for_each(|port| write_port(port, out))
+}
+
+/// `[[service.port]]`
+fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n[[service.port]]")?;
+    match port.virtual_first == port.virtual_last {
+        true => writeln!(out, "virtual = {}", port.virtual_first)?,
+        false => writeln!(out, "virtual = \"{}-{}\"", port.virtual_first, port.virtual_last)?,
+    }
+    match &port.target {
+        PortTarget::Hello => writeln!(out, "hello = true  # the built-in page")?,
+        PortTarget::Backends(backends) => {
+            writeln!(out, "balance = \"round_robin\"")?;
+            writeln!(out, "backends = [")?;
+            for backend in backends {
+                writeln!(out, "    {},", quoted(&backend.to_string()))?;
+            }
+            writeln!(out, "]")?;
+        }
+    }
+    writeln!(out, "connect_timeout_s = {}", port.connect_timeout.as_secs())
+}
+
+/// `[turbo]`
+fn write_turbo(config: &Config, out: &mut String) -> std::fmt::Result {
+    let turbo = &config.turbo;
+    writeln!(out, "\n[turbo]")?;
+    writeln!(out, "enabled = {}", turbo.enabled)?;
+    match turbo.instances {
+        Instances::Auto => writeln!(out, "instances = \"auto\"  # one for each core")?,
+        Instances::Fixed(instances) => writeln!(out, "instances = {instances}")?,
+    }
+    match turbo.stacks {
+        Stacks::PerInstance => writeln!(out, "stacks = \"per-instance\"")?,
+        Stacks::Number(stacks) => writeln!(out, "stacks = {stacks}")?,
+    }
+    match &turbo.cores {
+        Some(cores) => writeln!(out, "cores = {cores:?}"),
+        None => writeln!(out, "# cores is not set: every CPU that the process may use"),
+    }
+}
+
+/// A text in TOML's quotes.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A path in TOML's quotes.
+fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+/// Take bridge lines and passwords in URLs out of arti's tables.
+fn redact(value: &mut toml::Value) {
+    match value {
+        toml::Value::String(text) => {
+            if let Some((scheme, rest)) = text.split_once("://")
+                && let Some((_, host)) = rest.rsplit_once('@')
+            {
+                *text = format!("{scheme}://{REDACTED}@{host}");
+            }
+        }
+        toml::Value::Array(values) => values.iter_mut().for_each(redact),
+        toml::Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                match value {
+                    toml::Value::String(text) if secret(key) => REDACTED.clone_into(text),
+                    toml::Value::Array(values) if secret(key) => {
+                        *values = vec![toml::Value::String(REDACTED.to_owned())];
+                    }
+                    value => redact(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the values of a key are for nobody else.
+fn secret(key: &str) -> bool {
+    key == "bridges" || key.contains("password")
+}

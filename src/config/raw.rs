@@ -1,0 +1,253 @@
+//! The configuration as it was typed: every key optional, each with its line. No meaning yet.
+
+use toml::de::DeTable;
+
+use super::problem::Problem;
+use super::reader::{At, Document, Scalar, TableReader, TextOrTable};
+use super::schema;
+
+/// A whole file.
+#[derive(Debug, Default)]
+pub(super) struct RawConfig {
+    /// `state_dir`
+    pub state_dir: Option<At<String>>,
+    /// `[[service]]`
+    pub services: Vec<RawService>,
+    /// `[turbo]`
+    pub turbo: RawTurbo,
+    /// `[ctor]`
+    pub ctor: RawCtor,
+    /// `[[listen]]`
+    pub listens: Vec<RawListen>,
+    /// `[arti]`, for the Tor stack to check.
+    pub arti: toml::Table,
+    /// `[admin]`
+    pub admin: RawAdmin,
+}
+
+/// `[[service]]`
+#[derive(Debug)]
+pub(super) struct RawService {
+    /// Where the table stands.
+    pub place: At<()>,
+    /// `name`
+    pub name: Option<At<String>>,
+    /// `key`
+    pub key: Option<At<String>>,
+    /// `intro_points_per_instance`
+    pub intro_points_per_instance: Option<At<i64>>,
+    /// `intro_points_max`
+    pub intro_points_max: Option<At<i64>>,
+    /// `dos_rate_per_second`
+    pub dos_rate_per_second: Option<At<i64>>,
+    /// `dos_burst`
+    pub dos_burst: Option<At<i64>>,
+    /// `streams_per_circuit_max`
+    pub streams_per_circuit_max: Option<At<i64>>,
+    /// `[[service.port]]`
+    pub ports: Vec<RawPort>,
+    /// `[[service.remote]]`: the place of each, and its `address`.
+    pub remotes: Vec<(At<()>, Option<At<String>>)>,
+}
+
+/// `[[service.port]]`
+#[derive(Debug)]
+pub(super) struct RawPort {
+    /// Where the table stands.
+    pub place: At<()>,
+    /// `virtual`
+    pub virtual_ports: Option<At<Scalar>>,
+    /// `balance`
+    pub balance: Option<At<String>>,
+    /// `backends`
+    pub backends: Option<At<Vec<RawBackend>>>,
+    /// `hello`
+    pub hello: Option<At<bool>>,
+    /// `connect_timeout_s`
+    pub connect_timeout_s: Option<At<i64>>,
+}
+
+/// One of `backends`
+#[derive(Debug)]
+pub(super) struct RawBackend {
+    /// Where it stands.
+    pub place: At<()>,
+    /// The text, or `address`
+    pub address: Option<At<String>>,
+    /// `weight`
+    pub weight: Option<At<i64>>,
+    /// `backup`
+    pub backup: Option<At<bool>>,
+    /// `connections_max`
+    pub connections_max: Option<At<i64>>,
+}
+
+/// `[turbo]`
+#[derive(Debug, Default)]
+pub(super) struct RawTurbo {
+    /// `enabled`
+    pub enabled: Option<At<bool>>,
+    /// `instances`
+    pub instances: Option<At<Scalar>>,
+    /// `stacks`
+    pub stacks: Option<At<Scalar>>,
+    /// `cores`
+    pub cores: Option<At<Vec<At<i64>>>>,
+}
+
+/// `[ctor]`
+#[derive(Debug, Default)]
+pub(super) struct RawCtor {
+    /// `instances`
+    pub instances: Option<At<i64>>,
+    /// `extra_torrc`
+    pub extra_torrc: Option<At<String>>,
+}
+
+/// `[[listen]]`. Its keys' types are checked; their meaning is not, as it is not yet supported.
+#[derive(Debug)]
+pub(super) struct RawListen {
+    /// Where the table stands.
+    pub place: At<()>,
+}
+
+/// `[admin]`
+#[derive(Debug, Default)]
+pub(super) struct RawAdmin {
+    /// `socket`
+    pub socket: Option<At<String>>,
+    /// `listen`
+    pub listen: Option<At<String>>,
+}
+
+/// Read a file's text: what could be read, and all that is wrong with syntax, types and keys.
+pub(super) fn read(text: &str) -> (RawConfig, Vec<Problem>) {
+    let mut document = Document::new(text);
+    let (parsed, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let line = error.span().map(|span| document.line(span.start));
+        let reason = format!("this is not TOML ({})", error.message().replace('\n', ", "));
+        let fix = "correct the line; see https://toml.io".to_owned();
+        document.problems.push(Problem { line, key: String::new(), reason, fix });
+    }
+    if !document.problems.is_empty() {
+        // What the parser guessed after an error would only bring wrong advice.
+        return (RawConfig::default(), document.problems);
+    }
+    let raw = read_top(&TableReader::top(parsed.get_ref(), &mut document), text, &mut document);
+    (raw, document.problems)
+}
+
+/// The top of the file.
+fn read_top<'i>(top: &TableReader<'_, 'i>, text: &str, d: &mut Document<'i>) -> RawConfig {
+    let services = top.tables("service", &schema::SERVICE, d);
+    let listens = top.tables("listen", &schema::LISTEN, d);
+    let arti = if top.is_table_or_absent("arti", d) { arti_table(text) } else { <_>::default() };
+    RawConfig {
+        state_dir: top.text("state_dir", d),
+        services: services.iter().map(|table| read_service(table, d)).collect(),
+        turbo: top.table("turbo", &schema::TURBO, d).map(|t| read_turbo(&t, d)).unwrap_or_default(),
+        ctor: top.table("ctor", &schema::CTOR, d).map(|t| read_ctor(&t, d)).unwrap_or_default(),
+        listens: listens.iter().map(|table| read_listen(table, d)).collect(),
+        arti,
+        admin: top.table("admin", &schema::ADMIN, d).map(|t| read_admin(&t, d)).unwrap_or_default(),
+    }
+}
+
+/// The `[arti]` table of a text that parses, with nothing checked in it.
+fn arti_table(text: &str) -> toml::Table {
+    let whole: toml::Table = text.parse().unwrap_or_default();
+    whole.get("arti").and_then(toml::Value::as_table).cloned().unwrap_or_default()
+}
+
+/// Where a table stands.
+fn place(table: &TableReader<'_, '_>) -> At<()> {
+    At { value: (), line: table.line, key: table.key.clone() }
+}
+
+/// `[[service]]`
+fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawService {
+    let ports = table.tables("port", &schema::PORT, d);
+    let remotes = table.tables("remote", &schema::REMOTE, d);
+    RawService {
+        place: place(table),
+        name: table.text("name", d),
+        key: table.text("key", d),
+        intro_points_per_instance: table.integer("intro_points_per_instance", d),
+        intro_points_max: table.integer("intro_points_max", d),
+        dos_rate_per_second: table.integer("dos_rate_per_second", d),
+        dos_burst: table.integer("dos_burst", d),
+        streams_per_circuit_max: table.integer("streams_per_circuit_max", d),
+        ports: ports.iter().map(|table| read_port(table, d)).collect(),
+        remotes: remotes.iter().map(|table| (place(table), table.text("address", d))).collect(),
+    }
+}
+
+/// `[[service.port]]`
+fn read_port<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawPort {
+    let wanted = "a port, as in 80, or a range, as in \"8000-8010\"";
+    let backends = table.texts_or_tables("backends", &schema::BACKEND, d);
+    let backends = backends.map(|list| At {
+        value: list.value.into_iter().map(|backend| read_backend(backend, d)).collect(),
+        line: list.line,
+        key: list.key,
+    });
+    RawPort {
+        place: place(table),
+        virtual_ports: table.scalar("virtual", wanted, d),
+        balance: table.text("balance", d),
+        backends,
+        hello: table.boolean("hello", d),
+        connect_timeout_s: table.integer("connect_timeout_s", d),
+    }
+}
+
+/// One of `backends`
+fn read_backend<'i>(backend: TextOrTable<'_, 'i>, d: &mut Document<'i>) -> RawBackend {
+    match backend {
+        TextOrTable::Text(address) => RawBackend {
+            place: address.with(()),
+            address: Some(address),
+            weight: None,
+            backup: None,
+            connections_max: None,
+        },
+        TextOrTable::Table(table) => RawBackend {
+            place: place(&table),
+            address: table.text("address", d),
+            weight: table.integer("weight", d),
+            backup: table.boolean("backup", d),
+            connections_max: table.integer("connections_max", d),
+        },
+    }
+}
+
+/// `[turbo]`
+fn read_turbo<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawTurbo {
+    RawTurbo {
+        enabled: table.boolean("enabled", d),
+        instances: table.scalar("instances", "a whole number or \"auto\"", d),
+        stacks: table.scalar("stacks", "a whole number or \"per-instance\"", d),
+        cores: table.integers("cores", d),
+    }
+}
+
+/// `[ctor]`
+fn read_ctor<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawCtor {
+    RawCtor { instances: table.integer("instances", d), extra_torrc: table.text("extra_torrc", d) }
+}
+
+/// `[[listen]]`
+fn read_listen<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawListen {
+    // Read for their types alone.
+    let _ = table.text("address", d);
+    let _ = table.text("service", d);
+    let _ = table.integer("virtual", d);
+    let _ = table.boolean("proxy_protocol", d);
+    RawListen { place: place(table) }
+}
+
+/// `[admin]`
+fn read_admin<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawAdmin {
+    RawAdmin { socket: table.text("socket", d), listen: table.text("listen", d) }
+}
