@@ -15,7 +15,7 @@ pub mod options;
 mod running;
 mod start;
 pub mod state_dir;
-#[path="/tmp/stub/appstatus.rs"] mod status;
+mod status;
 
 pub use self::options::{Options, ServiceOptions};
 pub use self::running::{Progress, Running};

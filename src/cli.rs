@@ -6,35 +6,22 @@
 pub mod args;
 pub mod check;
 pub mod doctor;
-mod logging;
 pub mod key;
+mod logging;
 mod process;
 pub mod run;
 pub mod status;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use self::args::{Cli, Command};
-
-/// The configuration is wrong (`EX_CONFIG`).
-pub const EXIT_CONFIG: u8 = 78;
-
-/// The command line is wrong (`EX_USAGE`).
-pub const EXIT_USAGE: u8 = 64;
+use self::args::Command;
 
 /// Read the command line and do what it says.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output and are no error.
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return ExitCode::from(code),
     };
     match cli.command {
         Command::Run(args) => run::run(&args),
@@ -52,9 +39,4 @@ fn validate_arti(table: &toml::Table) -> Result<(), Vec<String>> {
     crate::tor::ArtiSettings::check(table, Path::new("/"))
         .map(|_| ())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())
-}
-
-/// The admin socket of a state directory.
-pub(crate) fn admin_socket(state_dir: &Path) -> PathBuf {
-    state_dir.join("admin.sock")
 }

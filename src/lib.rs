@@ -1,10 +1,37 @@
-//! RustBalance: one onion address on every core of a machine.
-#[path="/tmp/stub/admin.rs"] pub mod admin;
+//! RustBalance: one onion address on every core of a machine, and then on many machines.
+//!
+//! ```text
+//!   main -> cli -> app -> every area          config -> base, limits, plane::config, onion::config
+//!   onion -> tor, vault, runtime, base        admin  -> base, <area>::status
+//!   tor, plane -> runtime, base               vault, runtime -> base
+//! ```
+//!
+//! Where to look:
+//!
+//! | to learn about | read |
+//! |---|---|
+//! | what happens at a start, and which thread does what | [`app`] |
+//! | introduction points, rendezvous, the merged descriptor | [`onion`] |
+//! | links, guards, circuits, the directory | [`tor`] |
+//! | executors, pinned threads, queues between cores | [`runtime`] |
+//! | streams to backends | [`plane`] |
+//! | the master key | [`vault`] |
+//! | every bound | [`limits`] |
+//!
+//! Embedding: check a configuration, take a state directory with
+//! [`app::state_dir::StateDir::take`], and call [`app::start`]. The library sets no allocator,
+//! signal handler, logger or panic hook; the process's rustls provider has to be installed by the
+//! program (`rustls::crypto::ring::default_provider().install_default()`).
+
+pub mod admin;
 pub mod app;
-pub mod base { #[path="/tmp/stub/counters.rs"] pub mod counters; #[path="/tmp/stub/stream.rs"] pub mod stream; #[path="/work/main/src/base/secret.rs"] pub mod secret; #[path="/work/main/src/base/redact.rs"] pub mod redact; }
+pub mod base;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod config;
 pub mod limits;
 pub mod onion;
-#[path="/tmp/stub/plane.rs"] pub mod plane;
+pub mod plane;
 pub mod runtime;
 pub mod tor;
 pub mod vault;

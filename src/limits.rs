@@ -48,17 +48,52 @@ pub const BACKEND_CONNECT_SECONDS_DEFAULT: u64 = 5;
 /// Longest wait for a backend that can be configured. A Tor client gives up a BEGIN earlier.
 pub const BACKEND_CONNECT_SECONDS_MAX: u64 = 120;
 
+/// How long open streams are served after SIGTERM, unless configured: below the 90 seconds after
+/// which systemd kills.
+pub const DRAIN_SECONDS_DEFAULT: u64 = 30;
+
+/// Longest drain that can be configured.
+pub const DRAIN_SECONDS_MAX: u64 = 3600;
+
 /// Bytes in the path of a unix socket: `sun_path` has 108 with the final NUL (unix(7)).
 pub const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const _: () = assert!(INTRO_POINTS_PER_INSTANCE_DEFAULT <= INTRO_POINTS_DEFAULT);
 const _: () = assert!(STREAMS_PER_CIRCUIT_DEFAULT <= STREAMS_PER_CIRCUIT_MAX);
 const _: () = assert!(BACKEND_CONNECT_SECONDS_DEFAULT <= BACKEND_CONNECT_SECONDS_MAX);
+const _: () = assert!(DRAIN_SECONDS_DEFAULT <= DRAIN_SECONDS_MAX);
 const _: () = assert!(INTRO_DOS_BURST_DEFAULT <= INTRO_DOS_MAX);
 
 // ---------- plane ----------
 
+/// The buffer of each direction of a stream: two full TLS records' worth of cells.
+pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Reads and writes that one stream makes before other tasks of its core have their turn.
+pub const RELAY_TURNS_MAX: usize = 16;
+
+/// How long a backend may take to close after the client has ended the stream.
+pub const RELAY_LINGER_SECONDS: u64 = 60;
+
+/// The head of a request to the built-in page.
+pub const HELLO_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// A request to the built-in page, from its first byte to the last of the answer.
+pub const HELLO_SECONDS_MAX: u64 = 60;
+
 // ---------- admin ----------
+
+/// One request on the admin socket.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 4096;
+
+/// One answer, as the client of the socket reads it.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to the admin socket, from its first byte to the last of the answer.
+pub const ADMIN_SECONDS_MAX: u64 = 10;
+
+/// Connections to the admin socket at the same time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 
 // ---------- runtime ----------
 

@@ -17,7 +17,7 @@
 pub mod core;
 pub mod link_stream;
 pub mod mailbox;
-#[path="/tmp/stub/pinning.rs"] pub mod pinning;
+pub mod pinning;
 pub mod rtcompat;
 
 pub use self::core::{CoreGroup, CoreHandle, CoreId, current_core};

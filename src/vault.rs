@@ -1,7 +1,7 @@
 //! The vault: the master key, which is the onion service's identity.
 //!
 //! ```text
-//!   key file --check owner, mode, directory--> bytes --tor or PEM--> MasterKey --blind--> period keys
+//!   key file --owner, mode, directory--> bytes --tor or PEM--> MasterKey --blind--> period keys
 //! ```
 //!
 //! Called by `app` (loads the key), `onion::publisher` (blinds and signs) and `cli::key`. The key

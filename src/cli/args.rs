@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::Overrides;
 use crate::config::address::parse_backend_argument;
+use crate::config::{Config, ConfigError, Overrides};
 use crate::limits::INSTANCES_MAX;
 use crate::plane::config::BackendAddress;
 
@@ -46,38 +46,45 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// `run --help` begins with this.
+const RUN_LONG: &str = "Run the onion service until SIGTERM or SIGINT.\n\n\
+    Prints the onion address as soon as it is known, and `ready` when the descriptor is on the \
+    HSDirs. The first SIGTERM lets open connections end and exits with 0; a second one exits at \
+    once.";
+
+/// `check --help` begins with this.
+const CHECK_LONG: &str = "Check a configuration and the keys it names; start and write nothing.\n\n\
+    Exits with 0, or with 78 and one line on stderr for each mistake: file, line, key, reason and \
+    what to do.";
+
+/// `doctor --help` begins with this.
+const DOCTOR_LONG: &str = "Look for what would go wrong on this machine: clock, cores, limits, \
+    memory locking, directories.\n\nSays what to do about each, and changes nothing.";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the onion service until SIGTERM
+    #[command(long_about = RUN_LONG)]
     Run(RunArgs),
     /// Check a configuration and its keys; start and write nothing
+    #[command(long_about = CHECK_LONG)]
     Check(CheckArgs),
     /// Look for what would go wrong on this machine
+    #[command(long_about = DOCTOR_LONG)]
     Doctor(DoctorArgs),
     /// Make, import or show a master key
-    Key {
-        /// What to do with a key.
-        #[command(subcommand)]
-        command: KeyCommand,
-    },
+    Key(KeyArgs),
     /// Ask the running service how it is
     Status(StatusArgs),
     /// Show the published descriptors
-    Descriptor {
-        /// What to do with descriptors.
-        #[command(subcommand)]
-        command: DescriptorCommand,
-    },
+    Descriptor(DescriptorArgs),
 }
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("what").args(["config", "backend", "hello"]).required(true).multiple(true)),
-    long_about = "Run the onion service until SIGTERM or SIGINT.\n\nPrints the onion address as \
-                  soon as it is known, and `ready` when the descriptor is on the HSDirs. The first \
-                  SIGTERM lets open connections end and exits with 0; a second one exits at once.",
     after_help = "Examples:\n  \
         rustbalance run --backend 127.0.0.1:8080\n  \
         rustbalance run --backend 127.0.0.1:8080 --backend unix:/run/app.sock --instances 4\n  \
@@ -100,7 +107,7 @@ pub struct RunArgs {
     pub hello: bool,
 
     /// Tor instances in this process [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(INSTANCES_MAX)))]
+    #[arg(long, value_name = "N", value_parser = instance_count())]
     pub instances: Option<u16>,
 
     /// How sockets are driven: auto or epoll
@@ -113,6 +120,21 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// The configuration that these arguments make: the file's or the command line's own.
+    ///
+    /// # Errors
+    /// Everything that is wrong, one sentence each.
+    pub fn config(&self) -> Result<Config, Vec<String>> {
+        let lines = |error: ConfigError| -> Vec<String> {
+            error.to_string().lines().map(str::to_owned).collect()
+        };
+        let config = match &self.config {
+            Some(file) => Config::load(file).map_err(lines)?,
+            None => Config::from_backends(&self.backend, self.hello),
+        };
+        config.with_overrides(&self.overrides()).map_err(lines)
+    }
+
     /// What these arguments say over a configuration.
     pub fn overrides(&self) -> Overrides {
         Overrides { state_dir: self.state_dir.clone(), instances: self.instances }
@@ -131,14 +153,9 @@ pub enum Io {
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Check a configuration and the keys it names; start and write nothing.\n\nExits \
-                  with 0, or with 78 and one line on stderr for each mistake: file, line, key, \
-                  reason and what to do.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         rustbalance check --config rustbalance.toml\n  \
-        rustbalance check --config rustbalance.toml --explain > effective.toml"
-)]
+        rustbalance check --config rustbalance.toml --explain > effective.toml")]
 pub struct CheckArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
@@ -151,18 +168,14 @@ pub struct CheckArgs {
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Look for what would go wrong on this machine: clock, cores, limits, memory \
-                  locking, directories. Says what to do about each, and changes nothing."
-)]
 pub struct DoctorArgs {
     /// Look at this configuration's directories and keys too
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
-/// What to do with a key.
-#[derive(Debug, Subcommand)]
+/// Arguments of `key`.
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rustbalance key new master.key\n  \
     rustbalance key import /var/lib/tor/site/hs_ed25519_secret_key master.key\n  \
@@ -170,6 +183,14 @@ pub struct DoctorArgs {
     rustbalance key show master.key\n\n\
     A key file must belong to the user who runs RustBalance (or root), have mode 0600, and lie\n\
     in a directory that nobody else can write to. Existing files are never overwritten.")]
+pub struct KeyArgs {
+    /// What to do with a key.
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+/// What to do with a key.
+#[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a new key and print its onion address
     New {
@@ -204,14 +225,10 @@ pub struct Target {
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Ask the running service how it is: its instances, introduction points, \
-                  descriptors and backends.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         rustbalance status\n  \
         rustbalance status --config rustbalance.toml --json\n\n\
-        Without --config and --socket, the socket is admin.sock in the default state directory."
-)]
+        Without --config and --socket, the socket is admin.sock in the default state directory.")]
 pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
@@ -220,6 +237,14 @@ pub struct StatusArgs {
     /// Which running service is meant.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Arguments of `descriptor`.
+#[derive(Debug, Args)]
+pub struct DescriptorArgs {
+    /// What to do with descriptors.
+    #[command(subcommand)]
+    pub command: DescriptorCommand,
 }
 
 /// What to do with descriptors.
@@ -266,6 +291,11 @@ fn exit_code(error: &clap::Error) -> u8 {
 /// `--backend`. The error's own words are the help.
 fn backend_address(text: &str) -> Result<BackendAddress, String> {
     parse_backend_argument(text).map_err(|error| error.to_string())
+}
+
+/// `--instances`
+fn instance_count() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(INSTANCES_MAX))
 }
 
 /// `--io`

@@ -3,20 +3,19 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED};
 use crate::config::{Config, explain};
 use crate::vault::{KeyError, MasterKey};
 
-/// Run the command. `validate_arti` checks what stands below `[arti]`, given the state directory;
-/// its errors are sentences that name the key below `[arti]`.
+/// Run the command. `validate_arti` checks what stands below `[arti]`; its errors are sentences
+/// that name the key there.
 ///
 /// Exits with 0, or with 78 where anything is wrong.
 pub fn run(
     args: &CheckArgs,
-    validate_arti: impl Fn(&toml::Table, &Path) -> Result<(), Vec<String>>,
+    validate_arti: impl Fn(&toml::Table) -> Result<(), Vec<String>>,
 ) -> ExitCode {
     let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
     // Where the output cannot be written, nobody can be told so.
@@ -27,7 +26,7 @@ pub fn run(
 /// [`run`], with its output as arguments.
 fn check(
     args: &CheckArgs,
-    validate_arti: impl Fn(&toml::Table, &Path) -> Result<(), Vec<String>>,
+    validate_arti: impl Fn(&toml::Table) -> Result<(), Vec<String>>,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> std::io::Result<u8> {
@@ -38,7 +37,7 @@ fn check(
             return Ok(EXIT_CONFIG);
         }
     };
-    let mut problems = validate_arti(&config.arti, &config.state_dir).err().unwrap_or_default();
+    let mut problems = validate_arti(&config.arti).err().unwrap_or_default();
     problems.extend(key_problems(&config));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
@@ -67,16 +66,16 @@ pub fn key_problems(config: &Config) -> Vec<String> {
     for service in &config.services {
         match MasterKey::load(&config.key_file(service)) {
             Ok(key) => {
-                if let Some(other) = owners.insert(key.onion_address(), service.name()) {
+                if let Some(other) = owners.insert(key.onion_address(), &service.name) {
                     problems.push(format!(
                         "service \"{}\": its key is the one of service \"{other}\"; give each \
                          service a key of its own",
-                        service.name()
+                        service.name
                     ));
                 }
             }
             Err(KeyError::Missing { .. }) if service.key_path.is_none() => {}
-            Err(error) => problems.push(format!("service \"{}\": {error}", service.name())),
+            Err(error) => problems.push(format!("service \"{}\": {error}", service.name)),
         }
     }
     problems

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::args::{EXIT_FAILED, KeyCommand};
+use super::args::{EXIT_FAILED, KeyArgs, KeyCommand};
 use crate::vault::MasterKey;
 
 /// Run the command: 0, or 1 with a sentence on stderr.
-pub fn run(command: &KeyCommand) -> ExitCode {
-    match execute(command, &mut std::io::stdout().lock()) {
+pub fn run(args: &KeyArgs) -> ExitCode {
+    match execute(&args.command, &mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "rustbalance: {error:#}");

@@ -5,14 +5,12 @@
 //! and `ready`. Everything else goes to standard error.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::args::RunArgs;
-use super::{EXIT_CONFIG, admin_socket};
+use super::args::{EXIT_CONFIG, RunArgs};
 use crate::app::state_dir::StateDir;
 use crate::app::{self, Options, Progress, Running, ServiceOptions};
 use crate::config::Config;
@@ -49,7 +47,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
 
 /// Check everything, start, and wait for the end.
 fn serve(args: &RunArgs) -> Result<(), Failure> {
-    let config = load(args).map_err(Failure::Config)?;
+    let config = args.config().map_err(Failure::Config)?;
     for warning in &config.warnings {
         eprintln!("rustbalance: warning: {warning}");
     }
@@ -59,14 +57,16 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     // Keys that exist are read now: a start that is refused writes nothing.
     let keys = existing_keys(&config).map_err(Failure::Config)?;
     super::process::harden().map_err(|error| Failure::Failed(error.to_string()))?;
-    let plan = pinning::plan(config.turbo.instances, config.turbo.cores.as_deref());
-    for warning in &plan.warnings {
+    let cpus = pinning::available_cores().len();
+    let instances = usize::from(config.turbo.instance_count(cpus));
+    let plan = pinning::plan(Some(instances), config.turbo.cores.as_deref());
+    for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
         eprintln!("rustbalance: warning: {warning}");
     }
     let state_dir = StateDir::take(&config.state_dir).map_err(|error| config_error(&error))?;
     let services = services(&config, keys).map_err(Failure::Config)?;
     let options = Options {
-        admin_socket: Some(admin_path(&config)),
+        admin_socket: Some(config.admin_socket()),
         state_dir: config.state_dir.clone(),
         services,
         plan,
@@ -83,28 +83,12 @@ fn config_error(error: &dyn std::error::Error) -> Failure {
     Failure::Config(vec![error.to_string()])
 }
 
-/// The configuration: the file's, or what the command line alone makes.
-fn load(args: &RunArgs) -> Result<Config, Vec<String>> {
-    args.config()
-}
-
-/// Where the admin socket is.
-fn admin_path(config: &Config) -> PathBuf {
-    config.admin.socket.clone().unwrap_or_else(|| admin_socket(&config.state_dir))
-}
-
-/// Where a service's key is.
-fn key_path(config: &Config, service: &crate::config::Service) -> PathBuf {
-    let made = || config.state_dir.join(format!("{}.key", service.name));
-    service.key_path.clone().unwrap_or_else(made)
-}
-
 /// The keys that are there already; a key that is configured has to be.
 fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>> {
     let mut errors = Vec::new();
     let mut keys = Vec::new();
     for service in &config.services {
-        let path = key_path(config, service);
+        let path = config.key_file(service);
         if service.key_path.is_none() && !path.exists() {
             keys.push(None);
             continue;
@@ -126,7 +110,7 @@ fn services(
         let master = match key {
             Some(key) => key,
             None => {
-                let path = key_path(config, service);
+                let path = config.key_file(service);
                 let (key, _) = MasterKey::load_or_create(&path)
                     .map_err(|error| vec![error.to_string()])?;
                 eprintln!("rustbalance: made a new key: {}", path.display());

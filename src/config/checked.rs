@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::problem::{ConfigError, Problem};
 use super::{address, place, raw, unsupported};
 use crate::limits::{
-    BACKEND_CONNECT_SECONDS_DEFAULT, CONFIG_FILE_BYTES_MAX, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
-    INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
+    BACKEND_CONNECT_SECONDS_DEFAULT, CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX,
+    INTRO_POINTS_DEFAULT, INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
 };
-use crate::onion::config::ServiceSettings;
+use crate::onion::config::IntroDos;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 
 mod check;
@@ -28,6 +28,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Where keys, sockets and arti's state lie. Absolute, if the file's path was.
     pub state_dir: PathBuf,
+    /// How long open streams are served after SIGTERM.
+    pub drain: Duration,
     /// At least one.
     pub services: Vec<Service>,
     /// In-process instances.
@@ -43,19 +45,20 @@ pub struct Config {
 /// A service: one onion address.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// What the onion side is told.
-    pub settings: ServiceSettings,
+    /// Its name in configuration, log and status.
+    pub name: String,
     /// The key file; `None`: one is made in the state directory, see [`Config::key_file`].
     pub key_path: Option<PathBuf>,
+    /// Introduction points that each instance keeps.
+    pub intro_points_per_instance: u8,
+    /// Introduction points in the published descriptor at most.
+    pub intro_points_max: u8,
+    /// The introduction points' DoS defence; `None`: the relays' default.
+    pub intro_dos: Option<IntroDos>,
+    /// Streams that one client circuit may have open.
+    pub streams_per_circuit_max: u32,
     /// At least one; their ranges do not overlap.
     pub ports: Vec<PortConfig>,
-}
-
-impl Service {
-    /// The service's name in configuration, log and status.
-    pub fn name(&self) -> &str {
-        &self.settings.name
-    }
 }
 
 /// In-process instances.
@@ -68,7 +71,7 @@ pub struct Turbo {
     /// How many Tor stacks they share.
     pub stacks: Stacks,
     /// The CPUs that data cores are pinned to, in order; `None`: all that the process may use.
-    pub cores: Option<Vec<u16>>,
+    pub cores: Option<Vec<usize>>,
 }
 
 impl Default for Turbo {
@@ -182,28 +185,28 @@ impl Config {
     /// The configuration of `run --backend ADDR ...` and of `run --hello`, which need no file:
     /// virtual port 80, a key in the default state directory.
     pub fn from_backends(backends: &[BackendAddress], hello: bool) -> Config {
-        let target = if hello {
-            PortTarget::Hello
-        } else {
-            PortTarget::Backends(backends.to_vec())
-        };
+        let target =
+            if hello { PortTarget::Hello } else { PortTarget::Backends(backends.to_vec()) };
         let port = PortConfig {
             virtual_first: 80,
             virtual_last: 80,
             target,
             connect_timeout: Duration::from_secs(BACKEND_CONNECT_SECONDS_DEFAULT),
         };
-        let settings = ServiceSettings {
+        let service = Service {
             name: SERVICE_NAME_DEFAULT.to_owned(),
+            key_path: None,
             intro_points_per_instance: INTRO_POINTS_PER_INSTANCE_DEFAULT,
             intro_points_max: INTRO_POINTS_DEFAULT,
             intro_dos: None,
             streams_per_circuit_max: STREAMS_PER_CIRCUIT_DEFAULT,
+            ports: vec![port],
         };
         Config {
             file: None,
             state_dir: place::default_state_dir(),
-            services: vec![Service { settings, key_path: None, ports: vec![port] }],
+            drain: Duration::from_secs(DRAIN_SECONDS_DEFAULT),
+            services: vec![service],
             turbo: Turbo::default(),
             arti: toml::Table::new(),
             admin: Admin::default(),
@@ -243,11 +246,11 @@ impl Config {
         }
     }
 
-    /// The key file of a service: the configured one, or `keys/<name>.key` in the state directory.
+    /// The key file of a service: the configured one, or `<name>.key` in the state directory.
     pub fn key_file(&self, service: &Service) -> PathBuf {
         match &service.key_path {
             Some(path) => path.clone(),
-            None => self.state_dir.join("keys").join(format!("{}.key", service.name())),
+            None => self.state_dir.join(format!("{}.key", service.name)),
         }
     }
 
@@ -268,13 +271,13 @@ impl Config {
             ));
         }
         for service in &self.services {
-            let points = u16::from(service.settings.intro_points_max);
+            let points = u16::from(service.intro_points_max);
             if instances > points {
                 warnings.push(format!(
                     "service \"{}\": {instances} instances share {points} introduction points, so \
                      that some have none and serve only what others hand to them; raise \
                      intro_points_max or lower turbo.instances",
-                    service.name()
+                    service.name
                 ));
             }
         }

@@ -23,6 +23,7 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "# Defaults are filled in and paths are complete.\n")?;
     writeln!(out, "state_dir = {}", quoted_path(&config.state_dir))?;
+    writeln!(out, "drain_s = {}", config.drain.as_secs())?;
     for service in &config.services {
         write_service(config, service, out)?;
     }
@@ -41,21 +42,23 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
 
 /// `[[service]]`
 fn write_service(config: &Config, service: &Service, out: &mut String) -> std::fmt::Result {
-    let settings = &service.settings;
     writeln!(out, "\n[[service]]")?;
-    writeln!(out, "name = {}", quoted(&settings.name))?;
-    let made = if service.key_path.is_none() { "  # made at the first start" } else { "" };
-    writeln!(out, "key = {}{made}", quoted_path(&config.key_file(service)))?;
-    writeln!(out, "intro_points_per_instance = {}", settings.intro_points_per_instance)?;
-    writeln!(out, "intro_points_max = {}  # in the descriptor", settings.intro_points_max)?;
-    match &settings.intro_dos {
+    writeln!(out, "name = {}", quoted(&service.name))?;
+    let key = quoted_path(&config.key_file(service));
+    match &service.key_path {
+        Some(_) => writeln!(out, "key = {key}")?,
+        None => writeln!(out, "# key is not set: {key}, made at the first start")?,
+    }
+    writeln!(out, "intro_points_per_instance = {}", service.intro_points_per_instance)?;
+    writeln!(out, "intro_points_max = {}  # in the descriptor", service.intro_points_max)?;
+    match &service.intro_dos {
         Some(dos) => {
             writeln!(out, "dos_rate_per_second = {}  # INTRODUCE2 cells", dos.rate_per_second)?;
             writeln!(out, "dos_burst = {}  # INTRODUCE2 cells", dos.burst)?;
         }
         None => writeln!(out, "# dos_rate_per_second is not set: the relays' default holds")?,
     }
-    writeln!(out, "streams_per_circuit_max = {}", settings.streams_per_circuit_max)?;
+    writeln!(out, "streams_per_circuit_max = {}", service.streams_per_circuit_max)?;
     service.ports.iter().try_for_each(|port| write_port(port, out))
 }
 

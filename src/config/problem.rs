@@ -30,11 +30,7 @@ impl Problem {
     }
 
     /// A problem with something that is not there, or does not come from the file.
-    pub(super) fn nowhere(
-        key: &str,
-        reason: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Problem {
+    pub(super) fn nowhere(key: &str, reason: impl Into<String>, fix: impl Into<String>) -> Problem {
         Problem { line: None, key: key.to_owned(), reason: reason.into(), fix: fix.into() }
     }
 }
@@ -43,7 +39,10 @@ impl Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: cannot read the configuration: {source}; give the path of a readable file", path = .path.display())]
+    #[error(
+        "{path}: cannot read the configuration: {source}; give the path of a readable file",
+        path = .path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -52,7 +51,10 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is too large to be a configuration.
-    #[error("{path}: more than {bytes_max} bytes; give a configuration file", path = .path.display())]
+    #[error(
+        "{path}: it has more than {bytes_max} bytes; give a configuration file",
+        path = .path.display()
+    )]
     TooLarge {
         /// The file.
         path: PathBuf,

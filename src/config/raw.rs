@@ -11,6 +11,8 @@ use super::schema;
 pub(super) struct RawConfig {
     /// `state_dir`
     pub state_dir: Option<At<String>>,
+    /// `drain_s`
+    pub drain_s: Option<At<i64>>,
     /// `[[service]]`
     pub services: Vec<RawService>,
     /// `[turbo]`
@@ -145,6 +147,7 @@ fn read_top<'i>(top: &TableReader<'_, 'i>, text: &str, d: &mut Document<'i>) -> 
     let arti = if top.is_table_or_absent("arti", d) { arti_table(text) } else { <_>::default() };
     RawConfig {
         state_dir: top.text("state_dir", d),
+        drain_s: top.integer("drain_s", d),
         services: services.iter().map(|table| read_service(table, d)).collect(),
         turbo: top.table("turbo", &schema::TURBO, d).map(|t| read_turbo(&t, d)).unwrap_or_default(),
         ctor: top.table("ctor", &schema::CTOR, d).map(|t| read_ctor(&t, d)).unwrap_or_default(),

@@ -63,10 +63,9 @@ impl<'i> Document<'i> {
     /// Note a wrong type.
     fn wrong_type(&mut self, value: &At<&DeValue<'i>>, wanted: &str) {
         let found = value.value.type_str();
-        self.problems.push(value.problem(
-            format!("this is a value of type {found}"),
-            format!("write {wanted}"),
-        ));
+        self.problems.push(
+            value.problem(format!("this is a value of type {found}"), format!("write {wanted}")),
+        );
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Table {
 /// The top of the file.
 pub(super) const TOP: Table = Table {
     heading: "",
-    keys: &["state_dir", "service", "turbo", "ctor", "listen", "arti", "admin"],
+    keys: &["state_dir", "drain_s", "service", "turbo", "ctor", "listen", "arti", "admin"],
 };
 
 /// A service.
@@ -38,10 +38,8 @@ pub(super) const PORT: Table = Table {
 };
 
 /// A backend in its long form.
-pub(super) const BACKEND: Table = Table {
-    heading: "backends",
-    keys: &["address", "weight", "backup", "connections_max"],
-};
+pub(super) const BACKEND: Table =
+    Table { heading: "backends", keys: &["address", "weight", "backup", "connections_max"] };
 
 /// A remote instance.
 pub(super) const REMOTE: Table = Table { heading: "[[service.remote]]", keys: &["address"] };

@@ -50,7 +50,10 @@ pub enum KeyFormatError {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// There is no such file.
-    #[error("key {path}: there is no such file; make one with `rustbalance key new {path}`", path = .path.display())]
+    #[error(
+        "key {path}: there is no such file; make one with `rustbalance key new {path}`",
+        path = .path.display()
+    )]
     Missing {
         /// The key file.
         path: PathBuf,
@@ -69,7 +72,10 @@ pub enum KeyError {
         fix: &'static str,
     },
     /// A directory, a pipe, a device.
-    #[error("key {path}: this is no regular file; give the path of a key file", path = .path.display())]
+    #[error(
+        "key {path}: this is no regular file; give the path of a key file",
+        path = .path.display()
+    )]
     NotAFile {
         /// The key file.
         path: PathBuf,

@@ -39,9 +39,8 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         file.metadata().map_err(|source| KeyError::io("look at it", path, source, unreadable))?;
     check_file(path, &metadata)?;
     check_directory(path, &parent(path))?;
-    let real = path
-        .canonicalize()
-        .map_err(|source| KeyError::io("find it", path, source, unreadable))?;
+    let real =
+        path.canonicalize().map_err(|source| KeyError::io("find it", path, source, unreadable))?;
     check_directory(path, &parent(&real))?;
 
     // One byte more than allowed, to see that there is more; the buffer never grows, so no copy

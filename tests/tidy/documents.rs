@@ -146,9 +146,9 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn targets(text: &str) -> impl Iterator<Item = (usize, String)> {
     prose(text).flat_map(|(number, line)| {
         let inline = line.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-        let html = ["src=\"", "srcset=\"", "href=\""].into_iter().flat_map(move |open| {
-            line.split(open).skip(1).filter_map(|rest| rest.split_once('"'))
-        });
+        let html = ["src=\"", "srcset=\"", "href=\""]
+            .into_iter()
+            .flat_map(move |open| line.split(open).skip(1).filter_map(|rest| rest.split_once('"')));
         let all = inline.chain(html).map(move |(target, _)| (number, target.trim().to_owned()));
         all.collect::<Vec<_>>()
     })

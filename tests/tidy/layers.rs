@@ -4,15 +4,20 @@ use crate::Findings;
 use crate::paths;
 use crate::tree::Tree;
 
-/// An area and what it may import. Besides this, `config` may import every `<area>::config` and
-/// `admin` every `<area>::status`: plain structs that the area owns.
+/// An area and what it may import. Besides this, `config` and `cli` may import every
+/// `<area>::config`, and `admin` every `<area>::status`: plain values that the area owns.
 ///
 /// The table of `docs/ARCHITECTURE.md` says the same; change both.
 const TABLE: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("cli", &["app", "admin", "config", "runtime", "vault", "base", "limits"]),
-    ("app", &["config", "admin", "cluster", "onion", "plane", "ctor", "tor", "vault", "runtime",
-        "base", "limits"]),
+    (
+        "app",
+        &[
+            "config", "admin", "cluster", "onion", "plane", "ctor", "tor", "vault", "runtime",
+            "base", "limits",
+        ],
+    ),
     ("config", &["base", "limits"]),
     ("admin", &["runtime", "base", "limits"]),
     ("cluster", &["vault", "runtime", "base", "limits"]),
@@ -28,7 +33,8 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// An area and the module of every other area that it may import as well.
-const SHARED_MODULES: &[(&str, &str)] = &[("config", "config"), ("admin", "status")];
+const SHARED_MODULES: &[(&str, &str)] =
+    &[("config", "config"), ("cli", "config"), ("admin", "status")];
 
 /// Imports that the table does not allow.
 pub fn check(tree: &Tree) -> Findings {
@@ -45,7 +51,8 @@ pub fn check(tree: &Tree) -> Findings {
             continue;
         };
         for named in paths::named(file, &["rustbalance"]) {
-            let Some(target) = named.path.first().filter(|target| is_area(target)) else { continue };
+            let target = named.path.first().filter(|target| is_area(target));
+            let Some(target) = target else { continue };
             let shared = SHARED_MODULES.iter().any(|(who, what)| {
                 *who == area && named.path.get(1).is_some_and(|module| module == what)
             });

@@ -136,7 +136,8 @@ pub fn find_words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usiz
 
 #[test]
 fn comments_and_literals_are_blanked_and_code_is_kept() {
-    let text = "let a = \"x // y\"; // no\nlet b = r#\"q\"w\"#; /* n /* m */ */ f('\\'', 'z', b'\"');";
+    let text = "let a = \"x // y\"; // no
+                let b = r#\"q\"w\"#; /* n /* m */ */ f('\\'', 'z', b'\"');";
     let code = code_only(text);
     assert_eq!(code.len(), text.len());
     assert_eq!(code.lines().count(), 2);

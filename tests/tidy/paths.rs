@@ -39,7 +39,8 @@ pub fn named(file: &File, roots: &[&str]) -> Vec<Named> {
             at += 1;
             continue;
         };
-        let is_head = !code[..at].trim_end().ends_with("::") && !code[..at].ends_with('.');
+        let is_head = !code[..at].trim_end().ends_with("::")
+            && code[skip_space(code, end)..].starts_with("::");
         let depth = modules.iter().filter(|(from, to)| (*from..*to).contains(&at)).count();
         let base = match word {
             "crate" => Some(Vec::new()),
@@ -69,7 +70,6 @@ fn own_module(module: &[String], depth: usize) -> Option<Vec<String>> {
 /// Read what follows a path's head: `::name`, `::super`, `::{group}`.
 fn follow(code: &str, mut at: usize, base: &[String], head: usize, found: &mut Vec<Named>) {
     let mut path = base.to_vec();
-    let mut steps = 0;
     loop {
         at = skip_space(code, at);
         if !code[at..].starts_with("::") {
@@ -77,14 +77,15 @@ fn follow(code: &str, mut at: usize, base: &[String], head: usize, found: &mut V
         }
         at = skip_space(code, at + 2);
         if code[at..].starts_with('{') {
-            for (member, offset) in group_members(code, at) {
-                let Some((word, end)) = word_at(code, offset) else { continue };
+            for member in group_members(code, at) {
+                let Some((word, end)) = word_at(code, member) else { continue };
                 let mut inner = path.clone();
-                if word != "self" {
-                    inner.push(word.to_owned());
+                match word {
+                    "self" => {}
+                    "super" => drop(inner.pop()),
+                    _ => inner.push(word.to_owned()),
                 }
-                debug_assert!(!member.is_empty());
-                follow(code, end, &inner, offset, found);
+                follow(code, end, &inner, member, found);
             }
             return;
         }
@@ -93,35 +94,22 @@ fn follow(code: &str, mut at: usize, base: &[String], head: usize, found: &mut V
             "super" => drop(path.pop()),
             _ => path.push(word.to_owned()),
         }
-        steps += 1;
         at = end;
     }
-    if steps > 0 || path.len() > base.len() || !base.is_empty() {
-        found.push(Named { path, at: head });
-    }
+    found.push(Named { path, at: head });
 }
 
-/// The members of the group that opens at `open`, each with its offset.
-fn group_members(code: &str, open: usize) -> Vec<(&str, usize)> {
-    let mut members = Vec::new();
-    let (mut depth, mut from) = (0_usize, open + 1);
-    for (offset, byte) in code[open..].bytes().enumerate() {
-        let at = open + offset;
+/// Where each member of the group begins that opens at `open`.
+fn group_members(code: &str, open: usize) -> Vec<usize> {
+    let close = block_end(code, open);
+    let mut members = vec![skip_space(code, open + 1)];
+    let mut depth = 0_usize;
+    for (offset, byte) in code[open..close].bytes().enumerate() {
         match byte {
             b'{' => depth += 1,
             b'}' => depth -= 1,
+            b',' if depth == 1 => members.push(skip_space(code, open + offset + 1)),
             _ => {}
-        }
-        if (byte == b',' && depth == 1) || depth == 0 {
-            let start = skip_space(code, from).min(at);
-            let member = code[start..at].trim_end();
-            if !member.is_empty() {
-                members.push((member, start));
-            }
-            from = at + 1;
-        }
-        if depth == 0 {
-            break;
         }
     }
     members
@@ -156,7 +144,7 @@ pub fn block_end(code: &str, open: usize) -> usize {
     code.len()
 }
 
-/// The word that begins here, and where it ends. A raw identifier is its name.
+/// The word that begins here, and where it ends.
 pub fn word_at(code: &str, at: usize) -> Option<(&str, usize)> {
     let length = code[at..].bytes().take_while(|byte| is_word(*byte)).count();
     (length > 0).then(|| (&code[at..at + length], at + length))
@@ -191,10 +179,10 @@ mod tests {
         assert_eq!(found, ["onion::x::Y", "tor::g"]);
         let found = names(path, "mod tests { use super::super::Pacing; use super::own; }");
         assert_eq!(found, ["onion::publisher::Pacing", "onion::publisher::round::own"]);
-        assert_eq!(names(path, "fn f(&self) { self.x(); self::g() }"), [
-            "onion::publisher::round",
-            "onion::publisher::round::g"
-        ]);
+        assert_eq!(
+            names(path, "fn f(&self) { self.x(); self::g() }"),
+            ["onion::publisher::round::g"]
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use crate::Findings;
 use crate::mask::find_words;
-use crate::tree::Tree;
+use crate::paths::inline_modules;
+use crate::tree::{File, Tree};
 
 /// A word, where it is banned, and what to write instead.
 struct Ban {
@@ -38,8 +39,6 @@ const BANS: &[Ban] = &[
     ban("mpsc::channel()", EVERYWHERE, &[], "use `sync_channel`: the other has no bound"),
     ban("env::set_var", EVERYWHERE, &[], "pass the value, or `Command::env` for a child"),
     ban("env::remove_var", EVERYWHERE, &[], "pass the value, or `Command::env_remove`"),
-    ban("thread::sleep", &["src/", "tests/"], MAY_POLL, "wait on the condition itself"),
-    ban("time::sleep(", &["tests/"], MAY_POLL, "wait on the condition itself"),
     ban("#[ignore", EVERYWHERE, &[], "call a slow test's file tests/long_*.rs: it does run then"),
     ban("println!", PROGRAM, MAY_PRINT, "return the value to `cli`, or use `tracing`"),
     ban("print!", PROGRAM, MAY_PRINT, "return the value to `cli`, or use `tracing`"),
@@ -47,6 +46,12 @@ const BANS: &[Ban] = &[
     ban("eprint!", PROGRAM, MAY_PRINT, "use `tracing::warn!`"),
     ban("process::exit", PROGRAM, MAY_PRINT, "return an error: a library never ends the process"),
     ban("#[allow(", PROGRAM, &[], "use `#[expect(.., reason = \"..\")]`: it ends with its cause"),
+];
+
+/// Sleeping is banned where tests stand, in files of their own or beside the code.
+const BANNED_IN_TESTS: &[Ban] = &[
+    ban("thread::sleep", EVERYWHERE, MAY_POLL, "wait on the condition itself"),
+    ban("time::sleep(", EVERYWHERE, MAY_POLL, "wait on the condition itself"),
 ];
 
 const fn ban(
@@ -62,14 +67,26 @@ const fn ban(
 pub fn check(tree: &Tree) -> Findings {
     let mut findings = Vec::new();
     for file in tree.rust() {
-        let under = |paths: &[&str]| paths.iter().any(|path| file.path.starts_with(path));
-        for ban in BANS.iter().filter(|ban| under(ban.banned_in) && !under(ban.allowed_in)) {
+        let everywhere = BANS.iter().map(|ban| (ban, false));
+        for (ban, tests_only) in everywhere.chain(BANNED_IN_TESTS.iter().map(|ban| (ban, true))) {
+            let under = |paths: &[&str]| paths.iter().any(|path| file.path.starts_with(path));
+            if !under(ban.banned_in) || under(ban.allowed_in) {
+                continue;
+            }
             for at in find_words(&file.code, ban.word) {
-                findings.push(format!("{}: `{}`: {}", file.place(at), ban.word, ban.instead));
+                if !tests_only || is_test(file, at) {
+                    findings.push(format!("{}: `{}`: {}", file.place(at), ban.word, ban.instead));
+                }
             }
         }
     }
     findings
+}
+
+/// Whether this place is part of a test: under `tests/`, in a `tests.rs`, or in a `mod tests`.
+fn is_test(file: &File, at: usize) -> bool {
+    let of_tests = file.path.starts_with("tests/") || file.path.ends_with("/tests.rs");
+    of_tests || inline_modules(&file.code).iter().any(|(from, to)| (*from..*to).contains(&at))
 }
 
 #[cfg(test)]
@@ -92,6 +109,15 @@ mod tests {
             };
             assert_eq!(findings(&path, &text), 1, "{}", ban.word);
         }
+    }
+
+    #[test]
+    fn a_test_that_sleeps_is_found() {
+        let sleep = "std::thread::sleep(step);";
+        assert_eq!(findings("tests/fetch.rs", sleep), 1);
+        assert_eq!(findings("src/app/tests.rs", sleep), 1);
+        assert_eq!(findings("src/app.rs", &format!("mod tests {{ fn f() {{ {sleep} }} }}")), 1);
+        assert_eq!(findings("src/app.rs", &format!("fn f() {{ {sleep} }}")), 0);
     }
 
     #[test]

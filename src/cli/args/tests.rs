@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, DescriptorCommand, EXIT_USAGE, Io, KeyCommand, exit_code};
+use super::{Cli, Command, DescriptorCommand, EXIT_USAGE, Io, KeyArgs, KeyCommand, exit_code};
 
 fn read(line: &str) -> Result<Cli, (u8, String)> {
     let words = std::iter::once("rustbalance").chain(line.split_whitespace());
@@ -45,15 +45,16 @@ fn the_other_commands_are_read() {
     assert!(matches!(read("doctor"), Ok(Cli { command: Command::Doctor(_) })));
     assert!(matches!(
         read("key import a b"),
-        Ok(Cli { command: Command::Key { command: KeyCommand::Import { .. } } })
+        Ok(Cli { command: Command::Key(KeyArgs { command: KeyCommand::Import { .. } }) })
     ));
     assert!(matches!(
         read("status --json --socket /run/a.sock"),
-        Ok(Cli { command: Command::Status(status) }) if status.json && status.target.socket.is_some()
+        Ok(Cli { command: Command::Status(args) }) if args.json && args.target.socket.is_some()
     ));
     assert!(matches!(
         read("descriptor show --json"),
-        Ok(Cli { command: Command::Descriptor { command: DescriptorCommand::Show { json: true, .. } } })
+        Ok(Cli { command: Command::Descriptor(args) })
+            if matches!(args.command, DescriptorCommand::Show { json: true, .. })
     ));
 }
 

@@ -20,15 +20,13 @@ fn directory() -> tempfile::TempDir {
 fn checked(directory: &Path, text: &str, explain: bool) -> (u8, String, String) {
     let config = directory.join("rustbalance.toml");
     std::fs::write(&config, text).expect("the configuration is written");
-    let arti = |table: &toml::Table, state_dir: &Path| {
-        assert_eq!(state_dir, directory.join("state"));
-        match table.contains_key("typo") {
-            true => Err(vec!["[arti] typo: no such key; remove it".to_owned()]),
-            false => Ok(()),
-        }
+    let arti = |table: &toml::Table| match table.contains_key("typo") {
+        true => Err(vec!["[arti] typo: no such key; remove it".to_owned()]),
+        false => Ok(()),
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = check(&CheckArgs { config, explain }, arti, &mut out, &mut err).expect("a Vec takes all");
+    let code =
+        check(&CheckArgs { config, explain }, arti, &mut out, &mut err).expect("a Vec takes all");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (code, text(out), text(err))
 }
@@ -116,7 +114,7 @@ fn mistakes_and_an_absent_file_are_78_with_the_place() {
 
     let args = CheckArgs { config: directory.path().join("absent.toml"), explain: false };
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = check(&args, |_, _| Ok(()), &mut out, &mut err).expect("a Vec takes all");
+    let code = check(&args, |_| Ok(()), &mut out, &mut err).expect("a Vec takes all");
     assert_eq!(code, 78);
     assert!(String::from_utf8_lossy(&err).contains("absent.toml: cannot read"));
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::service::check_service;
 use super::{ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Service, Stacks, Turbo};
@@ -11,7 +12,9 @@ use crate::config::place;
 use crate::config::problem::Problem;
 use crate::config::raw::{RawAdmin, RawConfig, RawTurbo};
 use crate::config::reader::{At, Scalar};
-use crate::limits::{CPU_NUMBER_MAX, INSTANCES_MAX, SERVICES_MAX};
+use crate::limits::{
+    CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, SERVICES_MAX,
+};
 
 /// What the checks of all tables share.
 pub(super) struct Checker<'a> {
@@ -47,6 +50,12 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether a problem with a key, or with what is in it, was found already: then there is no
+    /// need to say that nothing good is there.
+    pub(super) fn reported(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key.starts_with(key))
+    }
+
     /// A path below the configuration file's directory, where it is relative.
     pub(super) fn path(&mut self, typed: &At<String>) -> PathBuf {
         if typed.value.is_empty() {
@@ -65,6 +74,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         Some(typed) => checker.path(typed),
         None => place::default_state_dir(),
     };
+    let drain = checker.number(raw.drain_s.as_ref(), 0..=DRAIN_SECONDS_MAX, DRAIN_SECONDS_DEFAULT);
     let services = check_services(&raw, &mut checker);
     let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
@@ -72,6 +82,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
     Some(Config {
         file: Some(file.to_owned()),
         state_dir,
+        drain: Duration::from_secs(drain),
         services: services?,
         turbo: turbo?,
         arti: raw.arti,
@@ -84,7 +95,9 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
 fn check_services(raw: &RawConfig, checker: &mut Checker<'_>) -> Option<Vec<Service>> {
     if raw.services.is_empty() {
         let (reason, fix) = ("there is no service", "add a [[service]] with a [[service.port]]");
-        checker.problems.push(Problem::nowhere("service", reason, fix));
+        if !checker.reported("service") {
+            checker.problems.push(Problem::nowhere("service", reason, fix));
+        }
         return None;
     }
     if let Some(beyond) = raw.services.get(SERVICES_MAX) {
@@ -99,8 +112,9 @@ fn check_services(raw: &RawConfig, checker: &mut Checker<'_>) -> Option<Vec<Serv
     for (typed, service) in raw.services.iter().zip(&services) {
         let Some(service) = service else { continue };
         let place = typed.name.as_ref().map_or(typed.place.clone(), |name| name.with(()));
-        if let Some(line) = names.insert(service.name().to_owned(), place.line) {
-            let reason = format!("the service of line {line} has the name \"{}\" too", service.name());
+        if let Some(line) = names.insert(service.name.clone(), place.line) {
+            let reason =
+                format!("the service of line {line} has the name \"{}\" too", service.name);
             checker.problems.push(place.problem(reason, "give each service a name of its own"));
         }
         let (Some(typed), Some(path)) = (&typed.key, &service.key_path) else { continue };
@@ -127,7 +141,8 @@ fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Opt
     let cores = raw.cores.as_ref().map(|typed| check_cores(typed, checker));
     let enabled = raw.enabled.as_ref().is_none_or(|typed| typed.value);
     if !enabled && services && matches!(instances, Instances::Fixed(2..)) {
-        let warning = "turbo.enabled is false, so turbo.instances has no effect and one instance runs";
+        let warning =
+            "turbo.enabled is false, so turbo.instances has no effect and one instance runs";
         checker.warnings.push(warning.to_owned());
     }
     Some(Turbo { enabled, instances, stacks, cores })
@@ -183,15 +198,16 @@ fn check_stacks(
 }
 
 /// `turbo.cores`
-fn check_cores(typed: &At<Vec<At<i64>>>, checker: &mut Checker<'_>) -> Vec<u16> {
-    if typed.value.is_empty() {
+fn check_cores(typed: &At<Vec<At<i64>>>, checker: &mut Checker<'_>) -> Vec<usize> {
+    if typed.value.is_empty() && !checker.reported(&typed.key) {
         let fix = "name at least one CPU or remove the key";
         checker.problems.push(typed.problem("there is no CPU in the list", fix));
     }
     let mut cores = Vec::new();
     for typed in &typed.value {
-        let core = checker.number(Some(typed), 0..=CPU_NUMBER_MAX, 0);
-        if cores.contains(&core) && typed.value == i64::from(core) {
+        let core = usize::from(checker.number(Some(typed), 0..=CPU_NUMBER_MAX, 0));
+        let in_range = usize::try_from(typed.value) == Ok(core);
+        if cores.contains(&core) && in_range {
             let reason = format!("CPU {core} is in the list already");
             checker.problems.push(typed.problem(reason, "name each CPU once"));
         }

@@ -13,31 +13,26 @@ use crate::limits::{
     INTRO_POINTS_PER_INSTANCE_DEFAULT, PORTS_PER_SERVICE_MAX, SERVICE_NAME_CHARS_MAX,
     STREAMS_PER_CIRCUIT_DEFAULT, STREAMS_PER_CIRCUIT_MAX,
 };
-use crate::onion::config::{IntroDos, ServiceSettings};
+use crate::onion::config::IntroDos;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 
 /// Check one `[[service]]`; `None` where a problem left nothing to go on with.
 pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Option<Service> {
-    let settings = ServiceSettings {
-        name: check_name(raw.name.as_ref(), checker),
-        intro_points_per_instance: checker.number(
-            raw.intro_points_per_instance.as_ref(),
-            1..=INTRO_POINTS_MAX,
-            INTRO_POINTS_PER_INSTANCE_DEFAULT,
-        ),
-        intro_points_max: checker.number(
-            raw.intro_points_max.as_ref(),
-            1..=INTRO_POINTS_MAX,
-            INTRO_POINTS_DEFAULT,
-        ),
-        intro_dos: check_intro_dos(raw, checker),
-        streams_per_circuit_max: checker.number(
-            raw.streams_per_circuit_max.as_ref(),
-            1..=STREAMS_PER_CIRCUIT_MAX,
-            STREAMS_PER_CIRCUIT_DEFAULT,
-        ),
-    };
-    let (each, all) = (settings.intro_points_per_instance, settings.intro_points_max);
+    let name = check_name(raw.name.as_ref(), checker);
+    let intro_points_per_instance = checker.number(
+        raw.intro_points_per_instance.as_ref(),
+        1..=INTRO_POINTS_MAX,
+        INTRO_POINTS_PER_INSTANCE_DEFAULT,
+    );
+    let intro_points_max =
+        checker.number(raw.intro_points_max.as_ref(), 1..=INTRO_POINTS_MAX, INTRO_POINTS_DEFAULT);
+    let intro_dos = check_intro_dos(raw, checker);
+    let streams_per_circuit_max = checker.number(
+        raw.streams_per_circuit_max.as_ref(),
+        1..=STREAMS_PER_CIRCUIT_MAX,
+        STREAMS_PER_CIRCUIT_DEFAULT,
+    );
+    let (each, all) = (intro_points_per_instance, intro_points_max);
     if each > all {
         let typed = raw.intro_points_per_instance.as_ref().or(raw.intro_points_max.as_ref());
         let place = typed.map_or(raw.place.clone(), |typed| typed.with(()));
@@ -47,7 +42,15 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
     }
     let key_path = raw.key.as_ref().map(|typed| checker.path(typed));
     let ports = check_ports(raw, checker)?;
-    Some(Service { settings, key_path, ports })
+    Some(Service {
+        name,
+        key_path,
+        intro_points_per_instance,
+        intro_points_max,
+        intro_dos,
+        streams_per_circuit_max,
+        ports,
+    })
 }
 
 /// A name is part of file names in the state directory, so it is kept simple.
@@ -96,7 +99,9 @@ fn check_intro_dos(raw: &RawService, checker: &mut Checker<'_>) -> Option<IntroD
 fn check_ports(raw: &RawService, checker: &mut Checker<'_>) -> Option<Vec<PortConfig>> {
     if raw.ports.is_empty() {
         let fix = "add a [[service.port]] with virtual and backends";
-        checker.problems.push(raw.place.problem("the service has no port", fix));
+        if !checker.reported(&format!("{}.port", raw.place.key)) {
+            checker.problems.push(raw.place.problem("the service has no port", fix));
+        }
         return None;
     }
     if let Some(beyond) = raw.ports.get(PORTS_PER_SERVICE_MAX) {
@@ -147,9 +152,7 @@ fn check_ports(raw: &RawService, checker: &mut Checker<'_>) -> Option<Vec<PortCo
 /// `virtual`: first and last port.
 fn check_virtual(raw: &RawPort, checker: &mut Checker<'_>) -> Option<(u16, u16)> {
     let Some(typed) = &raw.virtual_ports else {
-        // Where a value of a wrong type was written, that has been said already.
-        let key = format!("{}.virtual", raw.place.key);
-        if !checker.problems.iter().any(|problem| problem.key == key) {
+        if !checker.reported(&format!("{}.virtual", raw.place.key)) {
             let fix = "write virtual = 80, the port that clients ask for";
             checker.problems.push(raw.place.problem("the port has no number", fix));
         }
@@ -197,9 +200,7 @@ fn check_target(raw: &RawPort, checker: &mut Checker<'_>) -> Option<PortTarget> 
             None
         }
         (None, false) => {
-            // Where a value of a wrong type was written, that has been said already.
-            let key = format!("{}.backends", raw.place.key);
-            if !checker.problems.iter().any(|problem| problem.key == key) {
+            if !checker.reported(&format!("{}.backends", raw.place.key)) {
                 let fix = "write backends = [\"127.0.0.1:8080\"], with your server's address";
                 checker.problems.push(raw.place.problem("the port has no backends", fix));
             }
@@ -214,6 +215,9 @@ fn check_backends(
     list: &At<Vec<RawBackend>>,
     checker: &mut Checker<'_>,
 ) -> Option<Vec<BackendAddress>> {
+    if list.value.is_empty() && checker.reported(&list.key) {
+        return None;
+    }
     if list.value.is_empty() {
         let fix = "write backends = [\"127.0.0.1:8080\"], with your server's address";
         checker.problems.push(list.problem("the list of backends is empty", fix));
@@ -228,8 +232,10 @@ fn check_backends(
     let mut addresses: Vec<BackendAddress> = Vec::new();
     for backend in &list.value {
         let Some(typed) = &backend.address else {
-            let fix = "write address = \"127.0.0.1:8080\" in it";
-            checker.problems.push(backend.place.problem("the backend has no address", fix));
+            if !checker.reported(&backend.place.key) {
+                let fix = "write address = \"127.0.0.1:8080\" in it";
+                checker.problems.push(backend.place.problem("the backend has no address", fix));
+            }
             complete = false;
             continue;
         };

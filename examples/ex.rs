@@ -1,1 +1,0 @@
-/tmp/stub/ex.rs

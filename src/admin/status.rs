@@ -1,0 +1,130 @@
+//! The status document (`rustbalance status --json`), field by field; `docs/operating/status.md`
+//! explains them. Fields are added, never renamed. What is not known is `null`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::onion::status::ServiceState;
+use crate::plane::status::BackendStatus;
+use crate::tor::status::LinkStatus;
+
+/// The whole process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Whether in-process instances run.
+    pub turbo: bool,
+    /// What the data cores wait on: `uring` or `epoll`.
+    pub io: String,
+    /// How far our clock is off in milliseconds, positive when it is behind.
+    pub clock_skew_ms: Option<i64>,
+    /// Links to relays.
+    pub links: Vec<LinkStatus>,
+    /// Services, in the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address, with `.onion`.
+    pub onion: String,
+    /// Its state.
+    pub state: ServiceState,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+    /// One line for people.
+    pub summary: String,
+    /// Its instances.
+    pub instances: Vec<InstanceStatus>,
+    /// Its descriptors, one for each live period.
+    pub descriptors: Vec<DescriptorStatus>,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// The state of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// No introduction point yet.
+    Starting,
+    /// It has introduction points.
+    Serving,
+    /// It takes no new client.
+    Draining,
+    /// Its core has died and is being started again.
+    Failed,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its number.
+    pub id: u16,
+    /// What carries it: `arti`, `ctor` or `remote`.
+    pub engine: String,
+    /// Its data core.
+    pub core: Option<u16>,
+    /// Its state.
+    pub state: InstanceState,
+    /// Introduction points that are up.
+    pub intro_points: u64,
+    /// INTRODUCE2 that arrived.
+    pub introductions_total: Option<u64>,
+    /// Rendezvous that are being built or open.
+    pub rendezvous_open: Option<u64>,
+    /// Rendezvous that were built.
+    pub rendezvous_total: Option<u64>,
+    /// Streams that are open.
+    pub streams_open: Option<u64>,
+    /// Streams that were accepted.
+    pub streams_total: Option<u64>,
+    /// Payload from clients, in bytes.
+    pub bytes_in_total: Option<u64>,
+    /// Payload to clients, in bytes.
+    pub bytes_out_total: Option<u64>,
+    /// Rendezvous that this instance gave to another core.
+    pub handed_off_total: Option<u64>,
+    /// INTRODUCE2 that made no sense.
+    #[serde(default)]
+    pub introductions_invalid_total: Option<u64>,
+    /// Replays that were refused.
+    #[serde(default)]
+    pub replays_refused_total: Option<u64>,
+    /// Requests dropped because there was no room.
+    #[serde(default)]
+    pub queue_full_total: Option<u64>,
+    /// Rendezvous that could not be built.
+    #[serde(default)]
+    pub rendezvous_failed_total: Option<u64>,
+    /// Streams that were refused.
+    #[serde(default)]
+    pub streams_refused_total: Option<u64>,
+    /// Reactors of circuits that were started on this core so far, for every service.
+    #[serde(default)]
+    pub circuits_started_total: Option<u64>,
+}
+
+/// One published descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptorStatus {
+    /// Number of the time period.
+    pub period: u64,
+    /// Its revision counter.
+    pub revision: u64,
+    /// Different descriptors under this counter.
+    pub variants: u64,
+    /// Introduction points in it.
+    pub intro_points: u64,
+    /// Its size.
+    pub size_bytes: u64,
+    /// HSDirs that have it.
+    pub hsdirs_ok: u64,
+    /// HSDirs that shall have it.
+    pub hsdirs_total: u64,
+    /// When its uploads began (RFC 3339, UTC).
+    pub published_at: String,
+}

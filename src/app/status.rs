@@ -1,0 +1,136 @@
+//! Puts the status document together from what each area tells.
+
+use std::time::SystemTime;
+
+use super::control_core::{ServiceShared, Shared};
+use super::running::Order;
+use crate::admin::StatusSource;
+use crate::admin::status::{
+    DescriptorStatus, InstanceState, InstanceStatus, ProcessStatus, ServiceStatus,
+};
+use crate::onion::service::Seat;
+use crate::onion::status::ServiceState;
+use crate::runtime::CoreId;
+use crate::runtime::core::{LinkRecord, SpawnKind};
+use crate::tor::status::LinkStatus;
+
+impl StatusSource for Shared {
+    fn status(&self) -> ProcessStatus {
+        Shared::status(self)
+    }
+}
+
+impl Shared {
+    /// The status of everything.
+    pub(super) fn status(&self) -> ProcessStatus {
+        let skew = self.services.iter().find_map(|one| one.publisher.borrow().clock_skew_ms);
+        ProcessStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            turbo: self.cores > 0,
+            io: "epoll".to_owned(),
+            clock_skew_ms: skew,
+            links: self.links(),
+            services: self.services.iter().map(|service| self.service(service)).collect(),
+        }
+    }
+
+    /// The links to relays. Relays are numbered in the order in which their links opened.
+    fn links(&self) -> Vec<LinkStatus> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let records = self.group.links();
+        let guard = |record: &LinkRecord| {
+            let first = records.iter().find(|other| other.peer == record.peer);
+            first.map_or(record.number, |other| other.number)
+        };
+        let link = |record: &std::sync::Arc<LinkRecord>| LinkStatus {
+            stack: 0,
+            core: u16::try_from(record.core.load(Relaxed)).ok().and_then(|at| at.checked_sub(1)),
+            guard: guard(record),
+            circuits: None,
+            bytes_in_total: record.bytes_in.load(Relaxed),
+            bytes_out_total: record.bytes_out.load(Relaxed),
+            creates_refused_total: None,
+        };
+        records.iter().map(link).collect()
+    }
+
+    /// One service.
+    fn service(&self, shared: &ServiceShared) -> ServiceStatus {
+        let publisher = shared.publisher.borrow().clone();
+        let draining = *self.order.borrow() != Order::Serve;
+        let waiting_for = self.bootstrap.borrow().clone();
+        let (state, reason) = match (draining, waiting_for) {
+            (true, _) => (ServiceState::Draining, None),
+            (false, Some(text)) => (ServiceState::Starting, Some(text)),
+            (false, None) => (publisher.state, publisher.reason),
+        };
+        let seats = shared.service.seats();
+        let published =
+            publisher.descriptors.iter().map(|one| one.instances).min().unwrap_or_default();
+        let descriptor = |one: &crate::onion::status::DescriptorStatus| DescriptorStatus {
+            period: one.period,
+            revision: one.revision,
+            variants: 1,
+            intro_points: one.intro_points as u64,
+            size_bytes: one.size_bytes as u64,
+            hsdirs_ok: one.hsdirs_ok as u64,
+            hsdirs_total: one.hsdirs_total as u64,
+            published_at: rfc3339(one.published_at),
+        };
+        ServiceStatus {
+            name: shared.service.settings.name.clone(),
+            onion: shared.onion.clone(),
+            state,
+            reason,
+            summary: format!(
+                "Aggregating {published}/{} Instances. Master Onion: {}",
+                seats.len(),
+                shared.onion
+            ),
+            instances: (0..).zip(seats).map(|(id, seat)| self.instance(id, seat, draining)).collect(),
+            descriptors: publisher.descriptors.iter().map(descriptor).collect(),
+            backends: shared.plane.status(),
+        }
+    }
+
+    /// One instance.
+    fn instance(&self, id: u16, seat: &Seat, draining: bool) -> InstanceStatus {
+        let counters = &seat.counters;
+        let points = seat.points().len() as u64;
+        let state = match (draining, seat.is_alive(), points) {
+            (true, _, _) => InstanceState::Draining,
+            (false, true, 1..) => InstanceState::Serving,
+            (false, false, _) if counters.introductions_total() > 0 => InstanceState::Failed,
+            (false, _, _) => InstanceState::Starting,
+        };
+        let started = self.group.spawn_counts().into_iter().find(|count| {
+            count.kind == SpawnKind::Circuit && count.core == CoreId::data(id)
+        });
+        InstanceStatus {
+            id,
+            engine: "arti".to_owned(),
+            core: Some(id),
+            state,
+            intro_points: points,
+            introductions_total: Some(counters.introductions_total()),
+            rendezvous_open: Some(counters.rendezvous_open()),
+            rendezvous_total: Some(counters.rendezvous_total()),
+            streams_open: Some(counters.streams_open()),
+            streams_total: Some(counters.streams_total()),
+            bytes_in_total: Some(counters.bytes_in_total()),
+            bytes_out_total: Some(counters.bytes_out_total()),
+            handed_off_total: Some(counters.handed_off_total()),
+            introductions_invalid_total: Some(counters.introductions_invalid_total()),
+            replays_refused_total: Some(counters.replays_refused_total()),
+            queue_full_total: Some(counters.queue_full_total()),
+            rendezvous_failed_total: Some(counters.rendezvous_failed_total()),
+            streams_refused_total: Some(counters.streams_refused_total()),
+            circuits_started_total: Some(started.map_or(0, |count| count.total)),
+        }
+    }
+}
+
+/// A time as RFC 3339 writes it, in UTC and whole seconds.
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

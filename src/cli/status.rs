@@ -1,0 +1,237 @@
+//! `rustbalance status` and `rustbalance descriptor show`: ask the running service, and show what
+//! it says.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::args::{DescriptorArgs, DescriptorCommand, EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target};
+use crate::admin::client;
+use crate::admin::status::{ProcessStatus, ServiceStatus};
+use crate::config::Config;
+
+/// Run `status`.
+pub fn run(args: &StatusArgs) -> ExitCode {
+    show(&args.target, |status| match args.json {
+        true => json(status),
+        false => Ok(human(status)),
+    })
+}
+
+/// Run `descriptor show`.
+pub fn descriptor(args: &DescriptorArgs) -> ExitCode {
+    let DescriptorCommand::Show { json: as_json, target } = &args.command;
+    show(target, |status| match as_json {
+        true => {
+            let one = |service: &ServiceStatus| {
+                serde_json::json!({ "service": service.name, "onion": service.onion,
+                    "descriptors": service.descriptors })
+            };
+            json(&status.services.iter().map(one).collect::<Vec<_>>())
+        }
+        false => Ok(status.services.iter().map(descriptors).collect()),
+    })
+}
+
+/// Ask, and print what `render` makes of the answer.
+fn show(
+    target: &Target,
+    render: impl FnOnce(&ProcessStatus) -> serde_json::Result<String>,
+) -> ExitCode {
+    let socket = match socket(target) {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let status = match client::status(&socket) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("rustbalance: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let text = render(&status).unwrap_or_else(|error| error.to_string());
+    // A reader that has gone (`| head`) wants no more.
+    let _ = write!(std::io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+/// The socket that is meant.
+fn socket(target: &Target) -> Result<PathBuf, String> {
+    if let Some(socket) = &target.socket {
+        return Ok(socket.clone());
+    }
+    match &target.config {
+        Some(file) => {
+            Config::load(file).map(|config| config.admin_socket()).map_err(|e| e.to_string())
+        }
+        None => Ok(Config::from_backends(&[], true).admin_socket()),
+    }
+}
+
+/// Pretty JSON with a final newline.
+fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(value).map(|text| text + "\n")
+}
+
+/// The status for people.
+fn human(status: &ProcessStatus) -> String {
+    let mut text = String::new();
+    for service in &status.services {
+        text.push_str(&service.summary);
+        text.push('\n');
+        let state = format!("{:?}", service.state).to_lowercase();
+        match &service.reason {
+            Some(reason) => text.push_str(&format!("{}: {state} ({reason})\n\n", service.name)),
+            None => text.push_str(&format!("{}: {state}\n\n", service.name)),
+        }
+        text.push_str(&table(&instances(service)));
+        text.push('\n');
+        text.push_str(&descriptors(service));
+        text.push('\n');
+        text.push_str(&table(&backends(service)));
+        text.push('\n');
+    }
+    text.push_str(&table(&links(status)));
+    let skew = match status.clock_skew_ms {
+        Some(skew) => format!("{skew} ms"),
+        None => "not known".to_owned(),
+    };
+    text.push_str(&format!("\nversion {}, io {}, clock skew {skew}\n", status.version, status.io));
+    text
+}
+
+/// Rows of a table; the first is the head.
+type Rows = Vec<Vec<String>>;
+
+/// A number that may not be known.
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// An amount of bytes for people.
+fn bytes(value: Option<u64>) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut amount = value as f64;
+    let mut unit = 0;
+    while amount >= 1000.0 && unit + 1 < units.len() {
+        amount /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{value} B"),
+        _ => format!("{amount:.1} {}", units[unit]),
+    }
+}
+
+/// A row from texts.
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.into_iter().map(str::to_owned).collect()
+}
+
+/// The instances of a service.
+fn instances(service: &ServiceStatus) -> Rows {
+    let head = [
+        "instance", "engine", "core", "state", "points", "introductions", "rendezvous", "open",
+        "streams", "in", "out", "handed off",
+    ];
+    let mut rows = vec![row(head)];
+    rows.extend(service.instances.iter().map(|one| {
+        vec![
+            one.id.to_string(),
+            one.engine.clone(),
+            number(one.core.map(u64::from)),
+            format!("{:?}", one.state).to_lowercase(),
+            one.intro_points.to_string(),
+            number(one.introductions_total),
+            number(one.rendezvous_total),
+            number(one.rendezvous_open),
+            number(one.streams_total),
+            bytes(one.bytes_in_total),
+            bytes(one.bytes_out_total),
+            number(one.handed_off_total),
+        ]
+    }));
+    rows
+}
+
+/// The descriptors of a service, as a table.
+fn descriptors(service: &ServiceStatus) -> String {
+    let head = ["period", "revision", "points", "size", "HSDirs", "published"];
+    let mut rows = vec![row(head)];
+    rows.extend(service.descriptors.iter().map(|one| {
+        vec![
+            one.period.to_string(),
+            one.revision.to_string(),
+            one.intro_points.to_string(),
+            bytes(Some(one.size_bytes)),
+            format!("{}/{}", one.hsdirs_ok, one.hsdirs_total),
+            one.published_at.clone(),
+        ]
+    }));
+    table(&rows)
+}
+
+/// The backends of a service.
+fn backends(service: &ServiceStatus) -> Rows {
+    let mut rows = vec![row(["port", "backend", "state", "open", "failed"])];
+    rows.extend(service.backends.iter().map(|one| {
+        vec![
+            one.virtual_port.to_string(),
+            one.address.clone(),
+            format!("{:?}", one.state).to_lowercase(),
+            one.open.to_string(),
+            one.failed_total.to_string(),
+        ]
+    }));
+    rows
+}
+
+/// The links of the process.
+fn links(status: &ProcessStatus) -> Rows {
+    let mut rows = vec![row(["link to guard", "stack", "core", "in", "out"])];
+    rows.extend(status.links.iter().map(|one| {
+        vec![
+            one.guard.to_string(),
+            one.stack.to_string(),
+            one.core.map_or_else(|| "control".to_owned(), |core| core.to_string()),
+            bytes(Some(one.bytes_in_total)),
+            bytes(Some(one.bytes_out_total)),
+        ]
+    }));
+    rows
+}
+
+/// Columns as wide as their widest cell.
+fn table(rows: &Rows) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, table};
+
+    #[test]
+    fn amounts_are_short_and_tables_are_aligned() {
+        assert_eq!(bytes(Some(999)), "999 B");
+        assert_eq!(bytes(Some(14_433)), "14.4 kB");
+        assert_eq!(bytes(None), "-");
+        let rows = vec![vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), String::new()]];
+        assert_eq!(table(&rows), "a    bb\nccc\n");
+    }
+}

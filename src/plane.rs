@@ -1,0 +1,134 @@
+//! The stream plane: brings the streams of clients to backends.
+//!
+//! ```text
+//!   base::stream::IncomingStream --port?--> backend (round robin) --connect--> relay --> end
+//!                     |                          |  refused: the next backend
+//!                     '-- unknown port: END      '-- none left: END
+//! ```
+//!
+//! Shared by all cores; each stream is served on the core that carries its circuit. Knows nothing
+//! about onions; no lock on the path of a byte.
+
+mod backend;
+pub mod config;
+mod hello;
+pub mod status;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use self::backend::{Backend, ConnectError};
+use self::config::{PortConfig, PortTarget};
+use self::status::BackendStatus;
+pub use self::stream::StreamOutcome;
+use crate::base::counters::InstanceCounters;
+use crate::base::stream::{EndReason, IncomingStream};
+
+/// One virtual port, or a range of them with the same backends.
+#[derive(Debug)]
+struct Port {
+    /// What was configured.
+    config: PortConfig,
+    /// The backends, in order; none for the built-in page.
+    backends: Vec<Backend>,
+    /// Where round robin goes on.
+    next: AtomicUsize,
+}
+
+/// The ports of one service.
+#[derive(Debug)]
+pub struct Plane {
+    /// In the order of the configuration.
+    ports: Vec<Port>,
+}
+
+impl Plane {
+    /// A plane for these ports.
+    pub fn new(ports: Vec<PortConfig>) -> Arc<Plane> {
+        let port = |config: PortConfig| {
+            let backends = match &config.target {
+                PortTarget::Backends(addresses) => {
+                    addresses.iter().cloned().map(Backend::new).collect()
+                }
+                PortTarget::Hello => Vec::new(),
+            };
+            Port { config, backends, next: AtomicUsize::new(0) }
+        };
+        Arc::new(Plane { ports: ports.into_iter().map(port).collect() })
+    }
+
+    /// The port that serves `virtual_port`.
+    fn port(&self, virtual_port: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| {
+            (port.config.virtual_first..=port.config.virtual_last).contains(&virtual_port)
+        })
+    }
+
+    /// Serve one stream to its end, on the calling core, and say how it ended.
+    ///
+    /// A stream to a port that is not served ends with EXITPOLICY, a stream whose backends all
+    /// refuse with CONNECTREFUSED (TIMEOUT when the last one was silent).
+    pub async fn serve(
+        self: Arc<Plane>,
+        incoming: impl IncomingStream,
+        counters: &Arc<InstanceCounters>,
+        instance: u16,
+    ) -> StreamOutcome {
+        let Some(port) = self.port(incoming.virtual_port()) else {
+            return refuse(incoming, EndReason::ExitPolicy, counters).await;
+        };
+        if let PortTarget::Hello = port.config.target {
+            let Ok(client) = incoming.accept().await else { return StreamOutcome::ClientGone };
+            let _open = counters.open_stream();
+            return hello::serve(client, counters, instance).await;
+        }
+        let first = port.next.fetch_add(1, Ordering::Relaxed);
+        let mut reason = EndReason::ConnectRefused;
+        for turn in 0..port.backends.len() {
+            let backend = &port.backends[first.wrapping_add(turn) % port.backends.len()];
+            match backend.connect(port.config.connect_timeout).await {
+                Ok(connection) => {
+                    let Ok(client) = incoming.accept().await else {
+                        return StreamOutcome::ClientGone;
+                    };
+                    let _open = counters.open_stream();
+                    let _busy = backend.count_open();
+                    return stream::relay(client, connection, counters).await;
+                }
+                Err(error) => {
+                    tracing::debug!(backend = %backend.address(), "backend: {error}");
+                    reason = match error {
+                        ConnectError::Timeout => EndReason::Timeout,
+                        ConnectError::Exhausted(_) => EndReason::ResourceLimit,
+                        ConnectError::Refused(_) => EndReason::ConnectRefused,
+                    };
+                }
+            }
+        }
+        refuse(incoming, reason, counters).await
+    }
+
+    /// What status shows of the backends.
+    pub fn status(&self) -> Vec<BackendStatus> {
+        let port = |port: &Port| -> Vec<BackendStatus> {
+            port.backends.iter().map(|one| one.status(port.config.virtual_first)).collect()
+        };
+        self.ports.iter().flat_map(port).collect()
+    }
+}
+
+/// End a stream that was not accepted.
+async fn refuse(
+    incoming: impl IncomingStream,
+    reason: EndReason,
+    counters: &InstanceCounters,
+) -> StreamOutcome {
+    counters.note_stream_refused();
+    // A circuit that has closed meanwhile has ended the stream as well.
+    let _ = incoming.reject(reason).await;
+    StreamOutcome::Refused(reason)
+}
+
+#[cfg(test)]
+mod tests;

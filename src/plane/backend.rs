@@ -1,0 +1,125 @@
+//! One backend: how to connect to it, and what is counted.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+
+use super::config::BackendAddress;
+use super::status::{BackendState, BackendStatus};
+
+/// An open connection to a backend.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a unix socket.
+    Unix(UnixStream),
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// The backend was silent.
+    #[error("no answer in time")]
+    Timeout,
+    /// This process has no descriptor left.
+    #[error("no descriptor left: {0}")]
+    Exhausted(#[source] io::Error),
+    /// The backend, or the system, said no.
+    #[error("refused: {0}")]
+    Refused(#[source] io::Error),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Backend {
+    /// Where it listens.
+    address: BackendAddress,
+    /// Streams that are open.
+    open: AtomicU64,
+    /// Connections that failed.
+    failed_total: AtomicU64,
+    /// Whether the last connection was accepted.
+    up: AtomicBool,
+}
+
+/// A stream that counts as open until this is dropped.
+pub(super) struct Busy<'a>(&'a Backend);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Backend {
+    /// A backend that nothing is known of yet.
+    pub(super) fn new(address: BackendAddress) -> Backend {
+        let (open, failed_total) = (AtomicU64::new(0), AtomicU64::new(0));
+        Backend { address, open, failed_total, up: AtomicBool::new(true) }
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &BackendAddress {
+        &self.address
+    }
+
+    /// Connect, within `timeout`.
+    pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, ConnectError> {
+        let connected = match tokio::time::timeout(timeout, self.open_socket()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
+            Ok(Err(error)) => Err(ConnectError::Refused(error)),
+            Err(_) => Err(ConnectError::Timeout),
+        };
+        // Our own lack of descriptors says nothing about the backend.
+        if !matches!(connected, Err(ConnectError::Exhausted(_))) {
+            self.up.store(connected.is_ok(), Ordering::Relaxed);
+        }
+        if connected.is_err() {
+            self.failed_total.fetch_add(1, Ordering::Relaxed);
+        }
+        connected
+    }
+
+    /// Connect, however long it takes.
+    async fn open_socket(&self) -> io::Result<Connection> {
+        match &self.address {
+            BackendAddress::Tcp(address) => {
+                let socket = TcpStream::connect(address).await?;
+                // The relay batches; what it writes shall leave now.
+                socket.set_nodelay(true)?;
+                Ok(Connection::Tcp(socket))
+            }
+            BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Connection::Unix),
+        }
+    }
+
+    /// Count a stream as open until the guard is dropped.
+    pub(super) fn count_open(&self) -> Busy<'_> {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Busy(self)
+    }
+
+    /// What status shows.
+    pub(super) fn status(&self, virtual_port: u16) -> BackendStatus {
+        let up = self.up.load(Ordering::Relaxed);
+        BackendStatus {
+            virtual_port,
+            address: self.address.to_string(),
+            state: if up { BackendState::Up } else { BackendState::Down },
+            open: self.open.load(Ordering::Relaxed),
+            failed_total: self.failed_total.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Whether the error is about this process or machine: no descriptor, no port, no memory.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOMEM | libc::ENOBUFS)
+    )
+}
