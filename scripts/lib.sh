@@ -11,6 +11,8 @@ readonly PACKAGES_TO_BUILD=(build-essential pkg-config)
 readonly PACKAGES_TO_RUN=(tor nginx-light curl iproute2)
 readonly PACKAGES_OF_PEERS=(haproxy onionbalance)
 
+# Debian keeps nginx and haproxy here, and not in everybody's PATH.
+export PATH="$PATH:/usr/sbin:/sbin"
 # Logs are read as text.
 export CARGO_TERM_COLOR=never
 

@@ -63,15 +63,20 @@ pub fn check(tree: &Tree) -> Findings {
                      or join the two in `app`",
                     file.place(named.at),
                     named.path.join("::"),
-                    match allowed {
-                        [] => "nothing".to_owned(),
-                        _ => allowed.join(", "),
-                    },
+                    allowed_text(area, allowed),
                 ));
             }
         }
     }
     findings
+}
+
+/// What an area may import, for a message.
+fn allowed_text(area: &str, allowed: &[&str]) -> String {
+    let mut names: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
+    let shared = SHARED_MODULES.iter().filter(|(who, _)| *who == area);
+    names.extend(shared.map(|(_, module)| format!("`<area>::{module}`")));
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 /// Whether a name at the root of the crate is an area, and not an item that `lib.rs` exports.

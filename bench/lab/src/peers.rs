@@ -1,0 +1,183 @@
+//! The other programs of the field: nginx behind, HAProxy between, OnionBalance in front.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::node::{self, Side};
+use crate::wait::{last_lines, require, wait_until};
+use crate::{Client, Lab, OnionService, OnionServiceSpec, free_port};
+
+/// A running nginx.
+#[derive(Debug)]
+pub struct Nginx {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its unix socket, which serves the same.
+    pub socket: PathBuf,
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A running HAProxy.
+#[derive(Debug)]
+pub struct Haproxy {
+    /// Its process.
+    pub pid: u32,
+}
+
+/// A running OnionBalance.
+#[derive(Debug)]
+pub struct OnionBalance {
+    /// The address that it publishes, with `.onion`.
+    pub hostname: String,
+    /// Its process.
+    pub pid: u32,
+    /// The tor that it publishes through.
+    pub tor: Client,
+}
+
+impl Lab {
+    /// Start an nginx that serves the files below `root`, on a free port and on a unix socket.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn nginx(&self, root: &Path) -> Result<Nginx> {
+        require(&["nginx"])?;
+        let root = std::fs::canonicalize(root)
+            .with_context(|| format!("cannot serve {}", root.display()))?;
+        let dir = self.dir().join(self.unique("nginx"));
+        node::make_directory(&dir)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let socket = dir.join("nginx.sock");
+        let text = format!(
+            "daemon off;\nmaster_process off;\nworker_processes 1;\nuser root;\n\
+             pid {dir}/nginx.pid;\nerror_log {dir}/error.log warn;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{\n  access_log off;\n  sendfile on;\n  client_max_body_size 0;\n\
+             client_body_temp_path {dir}/body;\n  proxy_temp_path {dir}/proxy;\n\
+             fastcgi_temp_path {dir}/fastcgi;\n  uwsgi_temp_path {dir}/uwsgi;\n\
+             scgi_temp_path {dir}/scgi;\n\
+             server {{\n    listen {address};\n    listen unix:{socket};\n    root {root};\n\
+             }}\n}}\n",
+            dir = dir.display(),
+            socket = socket.display(),
+            root = root.display(),
+        );
+        let path = dir.join("nginx.conf");
+        std::fs::write(&path, text)?;
+        let mut command = self.command("nginx");
+        command.arg("-e").arg(dir.join("error.log")).arg("-c").arg(&path);
+        let child = self.keeper().spawn(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let log = dir.join("error.log");
+        wait_until("nginx listens", 15, || socket.exists().then_some(()))
+            .with_context(|| last_lines(&log, 5))?;
+        Ok(Nginx { address, socket, pid: child.id() })
+    }
+
+    /// Start a HAProxy with this configuration.
+    ///
+    /// # Errors
+    /// When it refuses the configuration.
+    pub fn haproxy(&self, config: &str) -> Result<Haproxy> {
+        require(&["haproxy"])?;
+        let dir = self.dir().join(self.unique("haproxy"));
+        node::make_directory(&dir)?;
+        let path = dir.join("haproxy.cfg");
+        std::fs::write(&path, config)?;
+        let check = self.command("haproxy").arg("-c").arg("-f").arg(&path).output()?;
+        if !check.status.success() {
+            bail!("haproxy: {}", String::from_utf8_lossy(&check.stderr));
+        }
+        let mut command = self.command("haproxy");
+        command.arg("-db").arg("-f").arg(&path).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = self.keeper().spawn(&mut command)?;
+        Ok(Haproxy { pid: child.id() })
+    }
+
+    /// Start Debian's OnionBalance over `instances` new C tor onion services, each of which leads
+    /// to `target`. It is reachable some 30 s later.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn onionbalance(
+        &self,
+        instances: usize,
+        virtual_port: u16,
+        target: &str,
+    ) -> Result<(OnionBalance, Vec<OnionService>)> {
+        require(&["onionbalance"])?;
+        let dir = self.dir().join(self.unique("onionbalance"));
+        node::make_directory(&dir)?;
+        let generated = self
+            .command("onionbalance-config")
+            .args(["--hs-version", "v3", "--no-interactive", "-n", "1", "--output"])
+            .arg(dir.join("config"))
+            .output()
+            .context("cannot run onionbalance-config")?;
+        let config_dir = dir.join("config");
+        let key = std::fs::read_dir(&config_dir)
+            .with_context(|| String::from_utf8_lossy(&generated.stderr).into_owned())?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .find(|path| path.extension().is_some_and(|extension| extension == "key"))
+            .context("onionbalance-config made no key")?;
+        let hostname = key.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let hostname = format!("{}.onion", hostname.trim_end_matches(".onion"));
+        let spec = OnionServiceSpec {
+            virtual_port,
+            target: target.to_owned(),
+            vanguards_lite: true,
+            extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
+        };
+        let mut services = Vec::new();
+        for _ in 0..instances {
+            services.push(self.balanced_service(&spec, &hostname)?);
+        }
+        let list: String =
+            services.iter().map(|one| format!("  - address: {}\n", one.hostname)).collect();
+        let yaml = format!("services:\n- key: {}\n  instances:\n{list}", key.display());
+        let config = config_dir.join("config.yaml");
+        std::fs::write(&config, yaml)?;
+        let tor = self.client_with("onionbalance", "")?;
+        let crate::control::ControlAddress::Tcp(control) = tor.control_address().clone() else {
+            bail!("OnionBalance needs a lab without namespaces");
+        };
+        let mut command = self.command("onionbalance");
+        command
+            .args(["--is-testnet", "-i", "127.0.0.1", "-p", &control.port().to_string(), "-c"])
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(dir.join("log"))?);
+        let child = self.keeper().spawn(&mut command)?;
+        Ok((OnionBalance { hostname, pid: child.id(), tor }, services))
+    }
+
+    /// A C tor onion service that answers for the frontend `hostname` as well.
+    fn balanced_service(&self, spec: &OnionServiceSpec, hostname: &str) -> Result<OnionService> {
+        let service = self.onion_service(&OnionServiceSpec {
+            extra: String::new(),
+            ..spec.clone()
+        })?;
+        // tor reads ob_config when it builds a descriptor; the option itself needs a restart.
+        std::fs::write(
+            service.hs_dir.join("ob_config"),
+            format!("MasterOnionAddress {hostname}\n"),
+        )?;
+        let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
+        let torrc = std::fs::read_to_string(dir.join("torrc"))?;
+        let line = format!("HiddenServicePort {} {}\n", spec.virtual_port, spec.target);
+        std::fs::write(dir.join("torrc"), torrc.replace(&line, &format!("{line}{}\n", spec.extra)))?;
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(service.pid)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+        wait_until("the service ends", 10, || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        })?;
+        let namespaces = self.record().namespaces.as_ref();
+        let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
+        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
+        Ok(OnionService { pid: child.id(), ..service })
+    }
+}
