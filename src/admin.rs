@@ -1,8 +1,10 @@
 //! The admin socket: what the service tells, and to whom.
 //!
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
-//! request is one line of JSON (`{"command":"status"}`), one answer is one line of JSON. Runs on
-//! the control core; asks its [`StatusSource`] and knows no other area.
+//! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer is
+//! one line of JSON; `{"error":"..."}` is the answer to what is not understood. Lines, time and
+//! connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no other
+//! area.
 
 pub mod client;
 mod server;
@@ -14,4 +16,19 @@ pub use self::server::{AdminError, serve};
 pub trait StatusSource: Send + Sync + 'static {
     /// The status of everything.
     fn status(&self) -> status::ProcessStatus;
+
+    /// The published descriptors: by default, those of the status, for each service.
+    fn descriptors(&self) -> serde_json::Value {
+        let service = |one: status::ServiceStatus| {
+            serde_json::json!({
+                "service": one.name,
+                "onion": one.onion,
+                "descriptors": one.descriptors,
+            })
+        };
+        self.status().services.into_iter().map(service).collect()
+    }
 }
+
+#[cfg(test)]
+mod tests;

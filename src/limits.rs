@@ -72,14 +72,27 @@ pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 /// Reads and writes that one stream makes before other tasks of its core have their turn.
 pub const RELAY_TURNS_MAX: usize = 16;
 
-/// How long a backend may take to close after the client has ended the stream.
+/// Buffers that a core keeps for streams to come: a megabyte.
+pub const RELAY_BUFFERS_SPARE_MAX: usize = 32;
+
+/// How long a backend may deliver nothing, and not close, after the client has ended the stream.
 pub const RELAY_LINGER_SECONDS: u64 = 60;
+
+/// All attempts to find a backend for one stream together: a C tor client gives up after two
+/// minutes (`SocksTimeout`).
+pub const BACKEND_ATTEMPTS_SECONDS_MAX: u64 = 120;
+
+/// Wait before a unix socket whose queue is full is tried again: such a connect(2) does not wait.
+pub const BACKEND_QUEUE_FULL_WAIT_MS: u64 = 10;
 
 /// The head of a request to the built-in page.
 pub const HELLO_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// A request to the built-in page, from its first byte to the last of the answer.
 pub const HELLO_SECONDS_MAX: u64 = 60;
+
+const _: () = assert!(RELAY_BUFFER_BYTES >= 498);
+const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MAX);
 
 // ---------- admin ----------
 

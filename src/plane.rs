@@ -8,8 +8,21 @@
 //!
 //! Shared by all cores; each stream is served on the core that carries its circuit. Knows nothing
 //! about onions; no lock on the path of a byte.
+//!
+//! **Reasons of an END** before the stream is open, and what a C tor client makes of them (its
+//! `stream_end_reason_to_socks5_response`; it never retries a stream to an onion service):
+//!
+//! | situation | reason | the client's application sees |
+//! |---|---|---|
+//! | no such port | CONNECTREFUSED | connection refused, as from C tor services (their DONE) |
+//! | every backend refused | CONNECTREFUSED | connection refused |
+//! | the last backend tried was silent | TIMEOUT | TTL expired |
+//! | no descriptor, port or memory left here | RESOURCELIMIT | general failure |
+//!
+//! EXITPOLICY would be "not allowed by ruleset", and INTERNAL makes clients give up the circuit.
 
 mod backend;
+mod buffers;
 pub mod config;
 mod hello;
 pub mod status;
@@ -17,6 +30,7 @@ mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use self::backend::{Backend, ConnectError};
 use self::config::{PortConfig, PortTarget};
@@ -24,6 +38,7 @@ use self::status::BackendStatus;
 pub use self::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{EndReason, IncomingStream};
+use crate::limits;
 
 /// One virtual port, or a range of them with the same backends.
 #[derive(Debug)]
@@ -67,8 +82,9 @@ impl Plane {
 
     /// Serve one stream to its end, on the calling core, and say how it ended.
     ///
-    /// A stream to a port that is not served ends with EXITPOLICY, a stream whose backends all
-    /// refuse with CONNECTREFUSED (TIMEOUT when the last one was silent).
+    /// Backends are tried in turn until one accepts, for
+    /// [`limits::BACKEND_ATTEMPTS_SECONDS_MAX`] at most; only then is the stream accepted. The
+    /// module says which END a client gets otherwise.
     pub async fn serve(
         self: Arc<Plane>,
         incoming: impl IncomingStream,
@@ -76,7 +92,7 @@ impl Plane {
         instance: u16,
     ) -> StreamOutcome {
         let Some(port) = self.port(incoming.virtual_port()) else {
-            return refuse(incoming, EndReason::ExitPolicy, counters).await;
+            return refuse(incoming, EndReason::ConnectRefused, counters).await;
         };
         if let PortTarget::Hello = port.config.target {
             let Ok(client) = incoming.accept().await else { return StreamOutcome::ClientGone };
@@ -84,10 +100,16 @@ impl Plane {
             return hello::serve(client, counters, instance).await;
         }
         let first = port.next.fetch_add(1, Ordering::Relaxed);
+        let begun = Instant::now();
+        let attempts_max = Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
         let mut reason = EndReason::ConnectRefused;
         for turn in 0..port.backends.len() {
             let backend = &port.backends[first.wrapping_add(turn) % port.backends.len()];
-            match backend.connect(port.config.connect_timeout).await {
+            let left = attempts_max.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            match backend.connect(port.config.connect_timeout.min(left)).await {
                 Ok(connection) => {
                     let Ok(client) = incoming.accept().await else {
                         return StreamOutcome::ClientGone;

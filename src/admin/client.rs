@@ -1,9 +1,11 @@
 //! The asking side of the admin socket: what `rustbalance status` uses. Blocks.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::status::ProcessStatus;
 use crate::limits;
@@ -21,7 +23,28 @@ pub enum AskError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The socket belongs to somebody else.
+    #[error(
+        "may not ask on {path} ({source}): run this as the user who runs RustBalance, or as root"
+    )]
+    NotAllowed {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody listens and says nothing.
+    #[error(
+        "no answer on {path} within {seconds} s: its control core is busy or stuck; see its log"
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long was waited, in seconds.
+        seconds: u64,
     },
     /// The connection failed.
     #[error("the conversation on {path} failed: {source}")]
@@ -30,7 +53,15 @@ pub enum AskError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// It does not do what was asked.
+    #[error("RustBalance on {path} says no: {text}; is it another version?")]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// What it said.
+        text: String,
     },
     /// The answer is none that we understand.
     #[error("the answer on {path} makes no sense ({source}): is it another version?")]
@@ -48,23 +79,59 @@ pub enum AskError {
 /// # Errors
 /// [`AskError`].
 pub fn status(path: &Path) -> Result<ProcessStatus, AskError> {
-    let line = ask(path, "{\"command\":\"status\"}\n")?;
-    serde_json::from_str(&line)
+    let answer = request(path, "status", Duration::from_secs(limits::ADMIN_SECONDS_MAX))?;
+    serde_json::from_value(answer)
         .map_err(|source| AskError::Answer { path: path.to_owned(), source })
 }
 
+/// Ask for the published descriptors.
+///
+/// # Errors
+/// [`AskError`].
+pub fn descriptors(path: &Path) -> Result<Value, AskError> {
+    request(path, "descriptor", Duration::from_secs(limits::ADMIN_SECONDS_MAX))
+}
+
+/// Send `command`, get the answer. No single read or write waits longer than `timeout`.
+///
+/// # Errors
+/// [`AskError`].
+pub fn request(path: &Path, command: &str, timeout: Duration) -> Result<Value, AskError> {
+    let answer_error = |source| AskError::Answer { path: path.to_owned(), source };
+    let line = ask(path, &format!("{}\n", serde_json::json!({ "command": command })), timeout)
+        .map_err(|source| explain(path, timeout, source))?;
+    let answer: Value = serde_json::from_str(&line).map_err(answer_error)?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(text) => Err(AskError::Refused { path: path.to_owned(), text: text.to_owned() }),
+        None => Ok(answer),
+    }
+}
+
 /// Send one line, get one line.
-fn ask(path: &Path, request: &str) -> Result<String, AskError> {
-    let io_error = |source| AskError::Io { path: path.to_owned(), source };
-    let mut stream = UnixStream::connect(path)
-        .map_err(|source| AskError::Nobody { path: path.to_owned(), source })?;
-    let timeout = Some(Duration::from_secs(limits::ADMIN_SECONDS_MAX));
-    stream.set_read_timeout(timeout).map_err(io_error)?;
-    stream.set_write_timeout(timeout).map_err(io_error)?;
-    stream.write_all(request.as_bytes()).map_err(io_error)?;
+fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(request.as_bytes())?;
     let mut line = String::new();
-    BufReader::new(stream.take(limits::ADMIN_ANSWER_BYTES_MAX as u64))
-        .read_line(&mut line)
-        .map_err(io_error)?;
-    Ok(line)
+    BufReader::new(stream.take(limits::ADMIN_ANSWER_BYTES_MAX as u64)).read_line(&mut line)?;
+    match line.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(line),
+    }
+}
+
+/// What an error of the system means here.
+fn explain(path: &Path, timeout: Duration, source: io::Error) -> AskError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AskError::Nobody { path, source }
+        }
+        io::ErrorKind::PermissionDenied => AskError::NotAllowed { path, source },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::Silent { path, seconds: timeout.as_secs() }
+        }
+        _ => AskError::Io { path, source },
+    }
 }

@@ -1,13 +1,14 @@
 //! The server's side of the admin socket.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::stat::{Mode, fchmod};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::StatusSource;
@@ -20,6 +21,12 @@ pub enum AdminError {
     #[error("the admin socket {path} is in use; name another one as [admin] socket")]
     InUse {
         /// The socket.
+        path: PathBuf,
+    },
+    /// There is something else, which is not ours to remove.
+    #[error("{path} is there and is no socket; name another path as [admin] socket")]
+    NotASocket {
+        /// The path.
         path: PathBuf,
     },
     /// The system says no.
@@ -41,14 +48,36 @@ pub enum AdminError {
 enum Request {
     /// The status of everything.
     Status,
+    /// The published descriptors.
+    Descriptor,
 }
 
-/// Answer requests for as long as the future is polled.
+/// Connections that wait to be accepted.
+const QUEUE: u32 = limits::ADMIN_CONNECTIONS_MAX as u32;
+
+/// A socket of ours in the file system; removed when this is dropped.
+struct SocketFile {
+    /// Where it is.
+    path: PathBuf,
+    /// Device and inode: what stands there later may be somebody else's.
+    identity: Option<(u64, u64)>,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // A socket that stays is replaced at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Answer requests for as long as the future is polled; the socket goes away with it.
 ///
 /// # Errors
 /// [`AdminError`], at the start.
 pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), AdminError> {
-    let listener = listen(path)?;
+    let (listener, _file) = listen(path).await?;
     let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -73,22 +102,47 @@ pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), Adm
     }
 }
 
-/// Bind the socket; one that a dead process left is replaced.
-fn listen(path: &Path) -> Result<UnixListener, AdminError> {
-    let io_error =
-        |action, source| AdminError::Io { action, path: path.to_owned(), source };
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => return Err(AdminError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| io_error("replace", source))?;
+/// Bind the socket, for our own user alone; one that a dead process left is replaced.
+async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
+    let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
+    make_room(path).await?;
+    let socket = UnixSocket::new_stream().map_err(|source| io_error("make", source))?;
+    // Linux gives the file the mode that the socket has at bind(2): it is never open to others.
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    fchmod(&socket, mode).map_err(|error| io_error("protect", error.into()))?;
+    socket.bind(path).map_err(|source| io_error("bind", source))?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+    let listener = socket.listen(QUEUE).map_err(|source| io_error("listen on", source))?;
+    Ok((listener, file))
+}
+
+/// Remove a socket that nobody listens on; leave everything else alone.
+async fn make_room(path: &Path) -> Result<(), AdminError> {
+    let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(AdminError::NotASocket { path: path.to_owned() });
         }
-        Err(_) => {}
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_error("look at", source)),
     }
-    let listener = UnixListener::bind(path).map_err(|source| io_error("make", source))?;
-    // The directory is ours alone, so nobody could connect in between.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|source| io_error("protect", source))?;
-    Ok(listener)
+    match UnixStream::connect(path).await {
+        // A full queue is somebody's, too.
+        Ok(_) => Err(AdminError::InUse { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(AdminError::InUse { path: path.to_owned() })
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| io_error("replace", source))
+        }
+        Err(source) => Err(io_error("look at", source)),
+    }
+}
+
+/// Device and inode of what is at `path`.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Answer one request.
@@ -99,6 +153,7 @@ async fn answer(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()>
     BufReader::new(read.take(request_max)).read_line(&mut line).await?;
     let mut text = match serde_json::from_str(&line) {
         Ok(Request::Status) => serde_json::to_vec(&source.status())?,
+        Ok(Request::Descriptor) => serde_json::to_vec(&source.descriptors())?,
         Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
     };
     text.push(b'\n');

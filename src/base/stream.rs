@@ -50,7 +50,21 @@ impl std::fmt::Display for CircuitId {
 
 /// An open stream to a client. Closing the writing side ends the stream: Tor's END ends both
 /// directions.
-pub trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+///
+/// Reading gives 0 bytes when the client has ended the stream in good order (END with DONE), and an
+/// error when it, or its circuit, broke off.
+pub trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// End the stream as one that did not end in good order; what is not flushed is lost.
+    ///
+    /// An implementation that can tell the client `reason` does so. Otherwise the stream is
+    /// dropped, which must not look like a clean end either.
+    fn abort(self, reason: EndReason)
+    where
+        Self: Sized,
+    {
+        let _ = reason;
+    }
+}
 
 /// A stream that a client has begun, and that waits for an answer. Dropping it refuses it.
 #[async_trait]

@@ -8,6 +8,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::config::BackendAddress;
 use super::status::{BackendState, BackendStatus};
+use crate::limits;
 
 /// An open connection to a backend.
 #[derive(Debug)]
@@ -89,11 +90,25 @@ impl Backend {
         match &self.address {
             BackendAddress::Tcp(address) => {
                 let socket = TcpStream::connect(address).await?;
+                // Where nobody listens, a port among those the kernel gives out itself may connect
+                // with itself (TCP's simultaneous open).
+                if socket.local_addr()? == *address {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
                 // The relay batches; what it writes shall leave now.
                 socket.set_nodelay(true)?;
                 Ok(Connection::Tcp(socket))
             }
-            BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Connection::Unix),
+            BackendAddress::Unix(path) => loop {
+                match UnixStream::connect(path).await {
+                    // Its queue is full (connect(2), EAGAIN): TCP would wait by itself.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        let wait = Duration::from_millis(limits::BACKEND_QUEUE_FULL_WAIT_MS);
+                        tokio::time::sleep(wait).await;
+                    }
+                    connected => return connected.map(Connection::Unix),
+                }
+            },
         }
     }
 

@@ -1,15 +1,28 @@
-//! The relay between a client and a backend: two directions, one buffer each, back-pressure from
-//! end to end.
+//! The relay between a client and a backend: two directions, each with at most one buffer, and
+//! back-pressure from end to end.
 //!
-//! A direction reads only when its buffer is empty, so a slow reader costs one buffer and stops
-//! the other side. arti's writer collects bytes into cells: it is flushed when the backend has
-//! nothing more at hand, not after each write.
+//! ```text
+//!            inward:  client.read -> buffer -> backend.write
+//!   client                                                    backend
+//!            outward: client.write <- buffer <- backend.read
+//!
+//!   each:  Open --source ends--> Closing --sink is told--> Closed
+//!            '---- outward only: the backend breaks off --> Broken
+//! ```
+//!
+//! A direction reads only when it holds no buffer, so a slow reader costs one buffer and stops the
+//! other side; an idle stream holds none. arti's writer collects bytes into cells: it is flushed
+//! when the backend has nothing more at hand, not after each write.
 //!
 //! **Half-close.** When the client ends the stream, the backend is told (`shutdown(SHUT_WR)`), and
-//! what it still sends is read until it closes; Tor's END has ended both directions, so it goes
-//! nowhere; a backend that does not close within [`limits::RELAY_LINGER_SECONDS`] is left. When the
-//! backend ends first, everything is flushed to the client and the stream ends
-//! with DONE.
+//! what it still sends is delivered for as long as the client takes it. Tor has no half-close (an
+//! END ends both directions), so a Tor client takes nothing more: it is read and dropped, for the
+//! backend shall not see its answer refused; and a backend that delivers nothing and does not close
+//! within [`limits::RELAY_LINGER_SECONDS`] is left. When the backend ends first, everything is
+//! flushed to the client and the stream ends with DONE, even if the backend would still listen.
+//!
+//! **A backend that breaks off** (`ECONNRESET`): what it had sent is delivered, and the stream is
+//! aborted, so that a client can tell half a download from a whole one.
 
 use std::io;
 use std::pin::Pin;
@@ -18,10 +31,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf as TcpReadHalf, OwnedWriteHalf as TcpWriteHalf};
-use tokio::net::unix::{OwnedReadHalf as UnixReadHalf, OwnedWriteHalf as UnixWriteHalf};
+use tokio::time::{Instant, Sleep};
 
 use super::backend::Connection;
+use super::buffers::Buffer;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
@@ -47,50 +60,47 @@ enum Failure {
     Backend,
 }
 
-/// One direction's buffer.
-struct Buffer {
-    /// Allocated with the first byte.
-    bytes: Vec<u8>,
-    /// Start of what is to be written.
-    start: usize,
-    /// End of what is to be written.
-    end: usize,
-}
-
-impl Buffer {
-    /// Nothing in it, nothing allocated.
-    fn new() -> Buffer {
-        Buffer { bytes: Vec::new(), start: 0, end: 0 }
-    }
-
-    /// Room to read into.
-    fn room(&mut self) -> &mut [u8] {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; limits::RELAY_BUFFER_BYTES];
-        }
-        &mut self.bytes
-    }
-
-    /// Take note of what was read.
-    fn filled(&mut self, length: usize) {
-        (self.start, self.end) = (0, length);
-    }
-
-    /// What is to be written.
-    fn waiting(&self) -> &[u8] {
-        &self.bytes[self.start..self.end]
-    }
-}
-
 /// Where a direction stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+enum Phase {
     /// It carries bytes.
     Open,
     /// The source is done; the sink is being told.
     Closing,
+    /// The source broke off; what it had sent is being flushed.
+    Broken,
     /// Nothing more to do.
     Closed,
+}
+
+/// One direction.
+struct Direction {
+    /// Where it stands.
+    phase: Phase,
+    /// What was read and is not written yet; never empty.
+    held: Option<Buffer>,
+    /// The sink takes no more: what still comes is dropped, so that the source's end is seen.
+    deaf: bool,
+}
+
+impl Direction {
+    /// A direction that has carried nothing yet.
+    fn new() -> Direction {
+        Direction { phase: Phase::Open, held: None, deaf: false }
+    }
+
+    /// The sink takes no more.
+    fn give_up(&mut self) {
+        self.deaf = true;
+        self.held = None;
+    }
+
+    /// `length` bytes of what is held were written.
+    fn wrote(&mut self, length: usize) {
+        if self.held.as_mut().is_some_and(|held| !held.wrote(length)) {
+            self.held = None;
+        }
+    }
 }
 
 /// Both directions of one stream.
@@ -102,15 +112,17 @@ struct Relay<'a, C, R, W> {
     /// What the backend gets.
     backend_write: W,
     /// What is counted.
-    counters: &'a Arc<InstanceCounters>,
+    counters: &'a InstanceCounters,
     /// From the client.
-    inward: (Direction, Buffer),
+    inward: Direction,
     /// To the client.
-    outward: (Direction, Buffer),
+    outward: Direction,
     /// Whether the client's writer holds bytes that were not flushed.
     unflushed: bool,
-    /// Set when the client has ended the stream: how long the backend may take to close.
-    linger: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How long the backend may deliver nothing once the client has ended the stream.
+    linger_max: Duration,
+    /// Set when the client has ended the stream.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// Carry bytes both ways until both sides are done.
@@ -119,24 +131,26 @@ pub(super) async fn relay(
     connection: Connection,
     counters: &Arc<InstanceCounters>,
 ) -> StreamOutcome {
+    let linger = Duration::from_secs(limits::RELAY_LINGER_SECONDS);
     match connection {
         Connection::Tcp(socket) => {
-            let (read, write): (TcpReadHalf, TcpWriteHalf) = socket.into_split();
-            run(client, read, write, counters).await
+            let (read, write) = socket.into_split();
+            run(client, read, write, counters, linger).await
         }
         Connection::Unix(socket) => {
-            let (read, write): (UnixReadHalf, UnixWriteHalf) = socket.into_split();
-            run(client, read, write, counters).await
+            let (read, write) = socket.into_split();
+            run(client, read, write, counters, linger).await
         }
     }
 }
 
 /// See [`relay`].
-async fn run<C, R, W>(
+pub(super) async fn run<C, R, W>(
     client: C,
     backend_read: R,
     backend_write: W,
-    counters: &Arc<InstanceCounters>,
+    counters: &InstanceCounters,
+    linger_max: Duration,
 ) -> StreamOutcome
 where
     C: ClientStream,
@@ -148,15 +162,19 @@ where
         backend_read,
         backend_write,
         counters,
-        inward: (Direction::Open, Buffer::new()),
-        outward: (Direction::Open, Buffer::new()),
+        inward: Direction::new(),
+        outward: Direction::new(),
         unflushed: false,
+        linger_max,
         linger: None,
     };
     match std::future::poll_fn(|cx| relay.poll(cx)).await {
         Ok(()) => StreamOutcome::Done,
         Err(Failure::Client) => StreamOutcome::ClientGone,
-        Err(Failure::Backend) => StreamOutcome::BackendDied,
+        Err(Failure::Backend) => {
+            relay.client.abort(EndReason::ConnReset);
+            StreamOutcome::BackendDied
+        }
     }
 }
 
@@ -168,8 +186,7 @@ where
 {
     /// Make what progress can be made; ready when the stream is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let inward = self.poll_inward(cx);
-        if let Poll::Ready(Err(failure)) = inward {
+        if let Poll::Ready(Err(failure)) = self.poll_inward(cx) {
             return Poll::Ready(Err(failure));
         }
         // When the backend is done, END has gone out, and nothing comes in any more.
@@ -184,36 +201,26 @@ where
 
     /// Carry bytes from the client to the backend.
     fn poll_inward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let (direction, buffer) = &mut self.inward;
         for _ in 0..limits::RELAY_TURNS_MAX {
-            match direction {
-                Direction::Closed => return Poll::Ready(Ok(())),
-                Direction::Closing => {
+            match self.inward.phase {
+                Phase::Closed | Phase::Broken => return Poll::Ready(Ok(())),
+                Phase::Closing => {
                     // A backend that has gone is noticed where it is read.
                     let _ = ready!(Pin::new(&mut self.backend_write).poll_shutdown(cx));
-                    *direction = Direction::Closed;
-                    let wait = Duration::from_secs(limits::RELAY_LINGER_SECONDS);
-                    self.linger = Some(Box::pin(tokio::time::sleep(wait)));
+                    self.inward.phase = Phase::Closed;
+                    self.linger = Some(Box::pin(tokio::time::sleep(self.linger_max)));
                 }
-                Direction::Open if buffer.start < buffer.end => {
-                    let write = Pin::new(&mut self.backend_write).poll_write(cx, buffer.waiting());
-                    match ready!(write) {
-                        // It may have answered before it stopped to read: that is still read.
-                        Ok(0) | Err(_) => *direction = Direction::Closed,
-                        Ok(written) => buffer.start += written,
-                    }
-                }
-                Direction::Open => {
-                    match ready!(Pin::new(&mut self.client).poll_read(cx, buffer.room())) {
-                        Ok(0) => *direction = Direction::Closing,
-                        Ok(length) => {
-                            self.counters.add_bytes_in(length);
-                            buffer.filled(length);
+                Phase::Open => match &self.inward.held {
+                    Some(held) => {
+                        let write = Pin::new(&mut self.backend_write);
+                        match ready!(write.poll_write(cx, held.waiting())) {
+                            // It may have answered before it stopped to read: that is still read.
+                            Ok(0) | Err(_) => self.inward.give_up(),
+                            Ok(written) => self.inward.wrote(written),
                         }
-                        // The circuit is gone, or the client reset the stream.
-                        Err(_) => return Poll::Ready(Err(Failure::Client)),
                     }
-                }
+                    None => ready!(self.poll_read_client(cx))?,
+                },
             }
         }
         // There is more: let other streams of this core have their turn first.
@@ -221,35 +228,52 @@ where
         Poll::Pending
     }
 
+    /// Read what the client sends next.
+    fn poll_read_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let mut buffer = Buffer::take();
+        match ready!(Pin::new(&mut self.client).poll_read(cx, buffer.room())) {
+            Ok(0) => self.inward.phase = Phase::Closing,
+            Ok(length) => {
+                self.counters.add_bytes_in(length);
+                if !self.inward.deaf {
+                    self.inward.held = Some(buffer.filled(length));
+                }
+            }
+            // The circuit is gone, or the client reset the stream.
+            Err(_) => return Poll::Ready(Err(Failure::Client)),
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Carry bytes from the backend to the client.
     fn poll_outward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         for _ in 0..limits::RELAY_TURNS_MAX {
-            match self.outward.0 {
-                Direction::Closed => return Poll::Ready(Ok(())),
-                Direction::Closing => {
+            match self.outward.phase {
+                Phase::Closed => return Poll::Ready(Ok(())),
+                Phase::Closing => {
                     let closed = ready!(Pin::new(&mut self.client).poll_close(cx));
-                    self.outward.0 = Direction::Closed;
+                    self.outward.phase = Phase::Closed;
                     if closed.is_err() {
-                        return Poll::Ready(Err(Failure::Client));
+                        self.client_takes_no_more()?;
                     }
                 }
-                Direction::Open if self.outward.1.start < self.outward.1.end => {
+                Phase::Broken => {
+                    ready!(self.poll_flush_client(cx))?;
+                    self.outward.phase = Phase::Closed;
+                    // To a client that has ended the stream it is all the same.
+                    if self.linger.is_none() {
+                        return Poll::Ready(Err(Failure::Backend));
+                    }
+                }
+                Phase::Open if self.outward.held.is_some() => {
                     ready!(self.poll_write_client(cx))?;
                 }
-                Direction::Open => match self.poll_read_backend(cx) {
-                    Poll::Ready(read) => {
-                        let length = read.map_err(|_| Failure::Backend)?;
-                        if length == 0 {
-                            self.outward.0 = Direction::Closing;
-                        } else {
-                            self.outward.1.filled(length);
-                        }
-                    }
-                    Poll::Pending => {
+                Phase::Open => {
+                    if self.poll_read_backend(cx).is_pending() {
                         ready!(self.poll_flush_client(cx))?;
                         return Poll::Pending;
                     }
-                },
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -257,37 +281,57 @@ where
     }
 
     /// Read what the backend sends next.
-    fn poll_read_backend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(self.outward.1.room());
-        ready!(Pin::new(&mut self.backend_read).poll_read(cx, &mut room))?;
-        Poll::Ready(Ok(room.filled().len()))
+    fn poll_read_backend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = Buffer::take();
+        let mut room = ReadBuf::new(buffer.room());
+        let read: io::Result<()> =
+            ready!(Pin::new(&mut self.backend_read).poll_read(cx, &mut room));
+        let length = room.filled().len();
+        match read {
+            Ok(()) if length == 0 => self.outward.phase = Phase::Closing,
+            Ok(()) if self.outward.deaf => {}
+            Ok(()) => self.outward.held = Some(buffer.filled(length)),
+            Err(_) => self.outward.phase = Phase::Broken,
+        }
+        Poll::Ready(())
     }
 
-    /// Write some of what waits for the client.
+    /// Write some of what is held for the client.
     fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        // The client has ended the stream: what the backend still sends goes nowhere.
-        if self.linger.is_some() {
-            self.outward.1.start = self.outward.1.end;
-            return Poll::Ready(Ok(()));
-        }
-        let write = Pin::new(&mut self.client).poll_write(cx, self.outward.1.waiting());
-        match ready!(write) {
-            Ok(0) | Err(_) => Poll::Ready(Err(Failure::Client)),
+        let Some(held) = &self.outward.held else { return Poll::Ready(Ok(())) };
+        match ready!(Pin::new(&mut self.client).poll_write(cx, held.waiting())) {
+            Ok(0) | Err(_) => self.client_takes_no_more()?,
             Ok(written) => {
                 self.counters.add_bytes_out(written);
-                self.outward.1.start += written;
+                self.outward.wrote(written);
                 self.unflushed = true;
-                Poll::Ready(Ok(()))
+                if let Some(linger) = &mut self.linger {
+                    linger.as_mut().reset(Instant::now() + self.linger_max);
+                }
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Send the cell that is not full yet.
     fn poll_flush_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if self.unflushed {
-            ready!(Pin::new(&mut self.client).poll_flush(cx)).map_err(|_| Failure::Client)?;
+            let flushed = ready!(Pin::new(&mut self.client).poll_flush(cx));
             self.unflushed = false;
+            if flushed.is_err() {
+                self.client_takes_no_more()?;
+            }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// A write to the client has failed: a fault, unless the client had ended the stream.
+    fn client_takes_no_more(&mut self) -> Result<(), Failure> {
+        if self.inward.phase == Phase::Open {
+            return Err(Failure::Client);
+        }
+        self.unflushed = false;
+        self.outward.give_up();
+        Ok(())
     }
 }

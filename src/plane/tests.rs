@@ -1,1 +1,5 @@
-//! tests
+//! The plane against real sockets; the client's side is a pipe in memory.
+
+mod relay;
+mod serve;
+mod support;

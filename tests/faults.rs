@@ -1,0 +1,170 @@
+//! What clients see when something breaks: a backend that dies, refuses or is not there, a port
+//! that is not served, a service that ends.
+
+#[path = "support/service.rs"]
+mod service;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rustbalance_lab::client::{fresh_user, random_file};
+use rustbalance_lab::{Client, Lab, Size, wait_until};
+use service::{Service, Spec};
+
+/// One lab and one client for the tests of this file.
+fn lab() -> &'static (Lab, Client) {
+    static LAB: OnceLock<(Lab, Client)> = OnceLock::new();
+    LAB.get_or_init(|| {
+        let lab = Lab::shared(Size::Small).expect("a lab can be had");
+        let client = lab.client("faults").expect("a client starts");
+        (lab, client)
+    })
+}
+
+/// A backend that does `serve` with each connection, on a thread of its own.
+fn backend(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
+    let (lab, client) = lab();
+    let dying = backend(|mut stream| {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        let _ = stream.write_all(&[7; 100_000]);
+        // Dropping a socket with unread bytes resets it.
+    });
+    let service = Service::start(lab, &Spec { backends: vec![dying], ..Spec::default() });
+    for _ in 0..3 {
+        let error = client
+            .fetch_fresh(&service.onion, 80, "/")
+            .expect_err("a tenth of a body is no answer");
+        let text = format!("{error:#}");
+        assert!(text.contains("body has") || text.contains("broke off"), "{text}");
+    }
+    wait_until("no stream is open", 10, || {
+        let status = service.service_status();
+        let instances = status["instances"].as_array()?;
+        instances.iter().all(|one| one["streams_open"] == 0).then_some(())
+    })
+    .expect("the streams have ended");
+    assert_eq!(service.service_status()["state"], "ready");
+}
+
+#[test]
+fn a_refused_backend_and_an_unknown_port_end_the_stream_at_once() {
+    let (lab, client) = lab();
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        listener.local_addr().expect("it is bound").to_string()
+    };
+    let service = Service::start(lab, &Spec { backends: vec![nobody], ..Spec::default() });
+    let user = fresh_user();
+    for port in [80, 81] {
+        let started = Instant::now();
+        let error = client.stream(&service.onion, port, &user).expect_err("nobody is there");
+        assert!(started.elapsed() < Duration::from_secs(30), "port {port}: {error:#}");
+    }
+    let status = service.service_status();
+    assert_eq!(status["backends"][0]["state"], "down", "{status:#}");
+    assert!(status["backends"][0]["failed_total"].as_u64() >= Some(1), "{status:#}");
+}
+
+#[test]
+fn sigterm_lets_an_open_download_end_and_takes_no_new_client() {
+    let (lab, client) = lab();
+    let slow = backend(|mut stream| {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 400000\r\n\r\n");
+        for _ in 0..40 {
+            if stream.write_all(&[1; 10_000]).is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let mut service = Service::start(lab, &Spec { backends: vec![slow], ..Spec::default() });
+    let answer = std::thread::scope(|scope| {
+        let onion = service.onion.clone();
+        let download = scope.spawn(move || client.fetch_fresh(&onion, 80, "/"));
+        wait_until("the download runs", 30, || {
+            let status = service.service_status();
+            let instances = status["instances"].as_array()?;
+            instances.iter().any(|one| one["streams_open"] == 1).then_some(())
+        })
+        .expect("the download begins");
+        service.signal(Signal::SIGTERM);
+        wait_until("draining", 10, || {
+            (service.service_status()["state"] == "draining").then_some(())
+        })
+        .expect("it says so");
+        client.fetch_fresh(&service.onion, 80, "/").expect_err("it takes no new client");
+        download.join().expect("no panic")
+    });
+    assert_eq!(answer.expect("the download came to its end").body.len(), 400_000);
+    assert!(service.wait(30).success(), "{}", service.log());
+}
+
+#[test]
+fn a_second_sigterm_ends_at_once() {
+    let (lab, client) = lab();
+    let endless = backend(|mut stream| {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
+        while stream.write_all(&[1; 1000]).is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let mut service = Service::start(lab, &Spec { backends: vec![endless], ..Spec::default() });
+    let mut stream =
+        client.stream(&service.onion, 80, &fresh_user()).expect("the service can be reached");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it is open");
+    stream.read_exact(&mut [0; 1000]).expect("bytes come");
+    service.signal(Signal::SIGTERM);
+    wait_until("draining", 10, || {
+        (service.service_status()["state"] == "draining").then_some(())
+    })
+    .expect("it says so");
+    service.signal(Signal::SIGTERM);
+    let status = service.wait(5);
+    assert!(status.success(), "{status:?}");
+}
+
+#[test]
+fn a_restart_keeps_the_address_and_the_guard_and_counts_on() {
+    let (lab, client) = lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    random_file(root.path(), "page", 1000).expect("it can be written");
+    let nginx = lab.nginx(root.path()).expect("nginx starts");
+    let spec = Spec { backends: vec![nginx.address.to_string()], ..Spec::default() };
+    let mut first = Service::start(lab, &spec);
+    let revision = |service: &Service| {
+        let status = service.service_status();
+        let list = status["descriptors"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|one| one["revision"].as_u64()).max().unwrap_or(0)
+    };
+    let (onion, before) = (first.onion.clone(), revision(&first));
+    first.signal(Signal::SIGKILL);
+    first.wait(10);
+    let second = Service::start_in(lab, &spec, first.take_dir());
+    assert_eq!(second.onion, onion);
+    assert!(revision(&second) > before, "a counter never goes back");
+    client.fetch_fresh(&onion, 80, "/page").unwrap_or_else(|error| {
+        panic!("a client with a cached descriptor fetches a new one: {error:#}")
+    });
+}

@@ -1,0 +1,232 @@
+//! A stock C tor client reaches a web server through RustBalance: many fresh circuits, large
+//! bodies, both directions at once, and the address's descriptor as tor reads it.
+
+#[path = "support/service.rs"]
+mod service;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::OnceLock;
+
+use rustbalance_lab::client::{fresh_user, random_file, sha256};
+use rustbalance_lab::{Client, Lab, Size, measure, wait_until};
+use service::{Service, Spec};
+
+/// One lab and one client for the tests of this file.
+fn lab() -> &'static (Lab, Client) {
+    static LAB: OnceLock<(Lab, Client)> = OnceLock::new();
+    LAB.get_or_init(|| {
+        let lab = Lab::shared(Size::Small).expect("a lab can be had");
+        let client = lab.client("serve").expect("a client starts");
+        (lab, client)
+    })
+}
+
+/// An nginx with files of these sizes, named by their size; the hashes, in order.
+fn nginx(lab: &Lab, root: &std::path::Path, sizes: &[usize]) -> (String, String, Vec<String>) {
+    let hashes = sizes
+        .iter()
+        .map(|size| random_file(root, &size.to_string(), *size).expect("it can be written"))
+        .collect();
+    let nginx = lab.nginx(root).expect("nginx starts");
+    (nginx.address.to_string(), format!("unix:{}", nginx.socket.display()), hashes)
+}
+
+#[test]
+fn two_hundred_fresh_circuits_none_fails_and_both_instances_serve() {
+    let (lab, client) = lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let (tcp, _, hashes) = nginx(lab, root.path(), &[1024]);
+    let service = Service::start(lab, &Spec { backends: vec![tcp], ..Spec::default() });
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let fetch = |_| {
+            let (onion, hash) = (&service.onion, &hashes[0]);
+            scope.spawn(move || {
+                let mut failed = Vec::new();
+                for _ in 0..50 {
+                    match client.fetch_fresh(onion, 80, "/1024") {
+                        Ok(answer) if answer.sha256() == *hash => {}
+                        Ok(answer) => failed.push(format!("{} {}", answer.status, answer.sha256())),
+                        Err(error) => failed.push(format!("{error:#}")),
+                    }
+                }
+                failed
+            })
+        };
+        let threads: Vec<_> = (0..4).map(fetch).collect();
+        threads.into_iter().flat_map(|one| one.join().expect("a client does not panic")).collect()
+    });
+    assert!(failed.is_empty(), "{} of 200 failed: {failed:?}\n{}", failed.len(), service.log());
+    let status = service.service_status();
+    let served: Vec<u64> = status["instances"]
+        .as_array()
+        .expect("instances are a list")
+        .iter()
+        .map(|one| one["streams_total"].as_u64().expect("it is known"))
+        .collect();
+    assert_eq!(served.iter().sum::<u64>(), 200, "{status:#}");
+    for share in &served {
+        assert!((50..=150).contains(share), "each serves 25 to 75 %: {served:?}");
+    }
+    assert!(
+        status["summary"]
+            .as_str()
+            .is_some_and(|line| line.starts_with("Aggregating 2/2 Instances. Master Onion: ")),
+        "{status:#}"
+    );
+}
+
+#[test]
+fn large_bodies_arrive_intact_over_tcp_and_unix_sockets() {
+    let (lab, client) = lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let sizes = [1_000_000, 100_000_000];
+    let (tcp, unix, hashes) = nginx(lab, root.path(), &sizes);
+    for backend in [tcp, unix] {
+        let service = Service::start(lab, &Spec { backends: vec![backend], ..Spec::default() });
+        for (size, hash) in sizes.iter().zip(&hashes) {
+            let answer = client
+                .fetch_fresh(&service.onion, 80, &format!("/{size}"))
+                .unwrap_or_else(|error| panic!("{size}: {error:#}\n{}", service.log()));
+            assert_eq!(answer.sha256(), *hash, "{size} bytes");
+        }
+        let instances = service.service_status()["instances"].clone();
+        let sent: u64 = instances
+            .as_array()
+            .expect("instances are a list")
+            .iter()
+            .filter_map(|one| one["bytes_out_total"].as_u64())
+            .sum();
+        assert!(sent >= 101_000_000, "the counters saw {sent} bytes");
+    }
+}
+
+/// Send back what comes, until it ends. Ends with the test's process.
+fn echo() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut from, mut to) = (&stream, &stream);
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn both_directions_at_once() {
+    const BYTES: usize = 20_000_000;
+    let (lab, client) = lab();
+    let service = Service::start(lab, &Spec { backends: vec![echo()], ..Spec::default() });
+    let mut stream =
+        client.stream(&service.onion, 80, &fresh_user()).expect("the service can be reached");
+    let mut sent = vec![0_u8; BYTES];
+    rand::Rng::fill_bytes(&mut rand::rng(), &mut sent);
+    let hash = sha256(&sent);
+    let mut writer = stream.try_clone().expect("there are descriptors");
+    let writing = std::thread::spawn(move || writer.write_all(&sent));
+    let mut received = vec![0; BYTES];
+    stream.read_exact(&mut received).expect("everything comes back");
+    writing.join().expect("no panic").expect("everything was sent");
+    assert_eq!(sha256(&received), hash);
+}
+
+#[test]
+fn tor_and_the_status_agree_about_the_descriptor() {
+    let (lab, client) = lab();
+    let service = Service::start(lab, &Spec::default());
+    let document = client
+        .control()
+        .expect("the client answers")
+        .fetch_descriptor(&service.onion)
+        .expect("tor finds the descriptor and accepts it");
+    let revision = document.lines().find_map(|line| line.strip_prefix("revision-counter "));
+    let revision: u64 = revision.and_then(|text| text.parse().ok()).expect("it has a counter");
+    let status = service.service_status();
+    let published = status["descriptors"].as_array().expect("descriptors are a list");
+    assert!(
+        published.iter().any(|one| one["revision"].as_u64() == Some(revision)),
+        "tor has {revision}, status says {published:#?}"
+    );
+    for one in published {
+        assert_eq!(one["intro_points"], 6, "{one:#}");
+        assert_eq!(one["hsdirs_ok"], one["hsdirs_total"], "{one:#}");
+    }
+}
+
+#[test]
+fn one_link_to_a_guard_and_reactors_where_they_belong() {
+    let (lab, client) = lab();
+    let spec = Spec { instances: 4, ..Spec::default() };
+    let service = Service::start(lab, &spec);
+    for _ in 0..20 {
+        client.fetch_fresh(&service.onion, 80, "/").expect("the built-in page comes");
+    }
+    let connections = measure::connections_to_relays(service.pid(), lab.relays());
+    assert!(!connections.is_empty(), "a running service has links");
+    for (relay, count) in &connections {
+        assert_eq!(*count, 1, "links to {relay}: {connections:?}");
+    }
+    let status = service.status();
+    for link in status["links"].as_array().expect("links are a list") {
+        assert!(link["core"].is_u64(), "a link's reactor runs on a data core: {link:#}");
+    }
+    // Circuits run on the core that asked for them: each data core has asked for some.
+    for instance in status["services"][0]["instances"].as_array().expect("a list") {
+        assert!(instance["circuits_started_total"].as_u64() > Some(0), "{instance:#}");
+    }
+    // And the kernel says so as well: every data core's thread has worked.
+    let threads = measure::thread_cpu_seconds(service.pid());
+    for core in 0..4 {
+        assert!(threads.contains_key(&format!("data-{core}")), "{threads:?}");
+    }
+}
+
+#[test]
+fn a_lost_introduction_point_is_replaced_and_published_again() {
+    let lab = Lab::start(rustbalance_lab::LabOptions { quiet: true, ..Default::default() })
+        .expect("a lab of its own, since it loses relays");
+    let client = lab.client("intro").expect("a client starts");
+    let spec = Spec { instances: 1, ..Spec::default() };
+    let service = Service::start(&lab, &spec);
+    let revision = |service: &Service| {
+        let status = service.service_status();
+        let list = status["descriptors"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|one| one["revision"].as_u64()).max().unwrap_or(0)
+    };
+    wait_until("three points", 30, || {
+        (service.service_status()["instances"][0]["intro_points"] == 3).then_some(())
+    })
+    .expect("the points come up");
+    let before = revision(&service);
+    // Stop relays that are no authorities and not our guard, one after the other, until a point
+    // was lost: with 3 points on 9 relays that is soon the case.
+    let guard = measure::connections_to_relays(service.pid(), lab.relays());
+    let mut candidates = lab.relays().iter().filter(|relay| {
+        relay.v3ident.is_none() && !guard.contains_key(&relay.nickname)
+    });
+    let replaced = loop {
+        let relay = candidates.next().expect("one of these relays carries a point");
+        lab.stop_relay(relay).expect("it runs");
+        let republished = wait_until("a new descriptor", 40, || {
+            (revision(&service) > before).then_some(())
+        });
+        if republished.is_ok() {
+            break relay.nickname.clone();
+        }
+    };
+    wait_until("three points again", 90, || {
+        let status = service.service_status();
+        let points = &status["instances"][0]["intro_points"];
+        let published = status["descriptors"].as_array()?.iter().all(|one| {
+            one["intro_points"] == 3 && one["hsdirs_ok"].as_u64() >= Some(1)
+        });
+        (*points == 3 && published).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{replaced}: {error}\n{}", service.log()));
+    client.fetch_fresh(&service.onion, 80, "/").expect("the service is still reached");
+}

@@ -1,0 +1,185 @@
+//! A RustBalance process beside a lab: its configuration, its start, its status, its end.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustbalance_lab::{Lab, wait_until};
+use serde_json::Value;
+
+/// What a service is started with.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// In-process instances.
+    pub instances: u16,
+    /// Backends of virtual port 80; none for the built-in page.
+    pub backends: Vec<String>,
+    /// arti's vanguard mode; `None` leaves RustBalance's default.
+    pub vanguards: Option<&'static str>,
+    /// Further lines in the `[[service]]` table.
+    pub service_lines: String,
+    /// Further lines in the `[turbo]` table.
+    pub turbo_lines: String,
+    /// Further lines at the top of the file.
+    pub top_lines: String,
+}
+
+impl Default for Spec {
+    fn default() -> Spec {
+        Spec {
+            instances: 2,
+            backends: Vec::new(),
+            vanguards: Some("lite"),
+            service_lines: String::new(),
+            turbo_lines: String::new(),
+            top_lines: String::new(),
+        }
+    }
+}
+
+/// A running RustBalance. Ended with SIGKILL when dropped.
+pub struct Service {
+    /// Its files; `None` once they were taken for another one.
+    dir: Option<tempfile::TempDir>,
+    /// Its process.
+    child: Child,
+    /// Its address, with `.onion`.
+    pub onion: String,
+    /// What it wrote to standard output and standard error so far.
+    log: Arc<Mutex<String>>,
+    /// From the start of the process to `ready`.
+    pub ready_after: Duration,
+}
+
+/// Longest wait for `ready`.
+const READY_SECONDS_MAX: u64 = 90;
+
+impl Service {
+    /// Start one and wait until it is ready.
+    pub fn start(lab: &Lab, spec: &Spec) -> Service {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Service::start_in(lab, spec, dir)
+    }
+
+    /// Start one on the files of an earlier one.
+    pub fn start_in(lab: &Lab, spec: &Spec, dir: tempfile::TempDir) -> Service {
+        let config = dir.path().join("rustbalance.toml");
+        std::fs::write(&config, toml(lab, spec, dir.path())).expect("the directory is writable");
+        let started = Instant::now();
+        let mut child = lab
+            .command(env!("CARGO_BIN_EXE_rustbalance"))
+            .arg("run")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary was built");
+        lab.keep(child.id()).expect("the process runs");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stdout = child.stdout.take().expect("it is piped");
+        let stderr = child.stderr.take().expect("it is piped");
+        collect(stdout, Arc::clone(&log));
+        collect(stderr, Arc::clone(&log));
+        let mut service =
+            Service { dir: Some(dir), child, onion: String::new(), log, ready_after: Duration::ZERO };
+        wait_until("ready", READY_SECONDS_MAX, || {
+            let ended = service.child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "it ended: {ended:?}\n{}", service.log());
+            service.log().lines().any(|line| line == "ready").then_some(())
+        })
+        .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+        service.ready_after = started.elapsed();
+        let log = service.log();
+        let onion = log.lines().find_map(|line| line.strip_prefix("onion "));
+        service.onion = onion.expect("the address is printed before ready").to_owned();
+        service
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no reader panics").clone()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its status document.
+    pub fn status(&self) -> Value {
+        let socket = state_dir(self).join("admin.sock");
+        let status = rustbalance::admin::client::status(&socket).expect("it answers");
+        serde_json::to_value(status).expect("a status is JSON")
+    }
+
+    /// The first (and only) service in the status.
+    pub fn service_status(&self) -> Value {
+        self.status()["services"][0].clone()
+    }
+
+    /// Its files, for another one.
+    pub fn take_dir(&mut self) -> tempfile::TempDir {
+        self.dir.take().expect("its files are there")
+    }
+
+    /// Send a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid()).expect("pids are small"));
+        nix::sys::signal::kill(pid, signal).expect("it runs");
+    }
+
+    /// Wait for its end.
+    pub fn wait(&mut self, seconds: u64) -> ExitStatus {
+        wait_until("the process ends", seconds, || self.child.try_wait().expect("our child"))
+            .unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Read what a process writes, line by line.
+fn collect(from: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut log = log.lock().expect("nobody panics with the log");
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
+
+/// The configuration file.
+fn toml(lab: &Lab, spec: &Spec, dir: &Path) -> String {
+    let target = match spec.backends.is_empty() {
+        true => "hello = true".to_owned(),
+        false => format!("backends = {:?}", spec.backends),
+    };
+    let vanguards = match spec.vanguards {
+        Some(mode) => format!("[arti.vanguards]\nmode = \"{mode}\"\n"),
+        None => String::new(),
+    };
+    format!(
+        "state_dir = \"{}\"\n{}\n[[service]]\nname = \"main\"\n{}\n[[service.port]]\nvirtual = 80\n\
+         {target}\n[turbo]\ninstances = {}\n{}\n{vanguards}{}",
+        dir.join("state").display(),
+        spec.top_lines,
+        spec.service_lines,
+        spec.instances,
+        spec.turbo_lines,
+        lab.arti_toml()
+    )
+}
+
+/// The directory that a service keeps its state in.
+pub fn state_dir(service: &Service) -> PathBuf {
+    service.dir.as_ref().expect("its files are there").path().join("state")
+}
