@@ -1,8 +1,8 @@
 //! The admin socket: what the service tells, and to whom.
 //!
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
-//! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer is
-//! one line of JSON; `{"error":"..."}` is the answer to what is not understood. Lines, time and
+//! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
+//! is one line of JSON; `{"error":"..."}` is the answer to what is not understood. Lines, time and
 //! connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no other
 //! area.
 

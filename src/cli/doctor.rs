@@ -3,19 +3,21 @@
 //! Each finding is a line: `ok`, `warn` or `fail`, what was looked at, what was found, and what to
 //! do. Exits with 1 when anything fails. Starts and writes nothing.
 
+mod machine;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::sys::resource::{Resource, getrlimit};
+use serde::Serialize;
 
 use super::args::{DoctorArgs, EXIT_FAILED};
 use crate::app::state_dir::StateDir;
 use crate::config::Config;
-use crate::runtime::pinning;
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 enum Grade {
     /// As it should be.
     Ok,
@@ -26,7 +28,7 @@ enum Grade {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     /// How bad it is.
     grade: Grade,
@@ -43,128 +45,27 @@ fn finding(grade: Grade, what: &'static str, text: impl Into<String>) -> Finding
 
 /// Run the command.
 pub fn run(args: &DoctorArgs) -> ExitCode {
-    let mut findings = vec![clock(), io(), cores(), quota(), descriptors(), core_dumps(), memory()];
-    let config = match &args.config {
-        Some(file) => match Config::load(file) {
-            Ok(config) => Some(config),
-            Err(error) => {
-                findings.push(finding(Grade::Fail, "configuration", error.to_string()));
-                None
-            }
-        },
-        None => Some(Config::from_backends(&[], true)),
+    let mut findings = machine::findings();
+    findings.extend(configured(args.config.as_deref()));
+    let text = render(&findings, false);
+    // A reader that has gone wants no more.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    exit_code(&findings)
+}
+
+/// What the configuration names: directories, keys, arti's own settings.
+fn configured(file: Option<&Path>) -> Vec<Finding> {
+    let config = match file.map(Config::load) {
+        Some(Ok(config)) => config,
+        Some(Err(error)) => return vec![finding(Grade::Fail, "configuration", error.to_string())],
+        None => Config::from_backends(&[], true),
     };
-    if let Some(config) = config {
-        findings.push(state_dir(&config.state_dir));
-        for problem in super::check::key_problems(&config) {
-            findings.push(finding(Grade::Fail, "key", problem));
-        }
-        if let Err(errors) = super::validate_arti(&config.arti) {
-            findings.extend(errors.into_iter().map(|text| finding(Grade::Fail, "arti", text)));
-        }
-    }
-    let mut out = std::io::stdout().lock();
-    for one in &findings {
-        let grade = format!("{:?}", one.grade).to_lowercase();
-        // A reader that has gone wants no more.
-        let _ = writeln!(out, "{grade:<5} {:<14} {}", one.what, one.text);
-    }
-    match findings.iter().map(|one| one.grade).max() {
-        Some(Grade::Fail) => ExitCode::from(EXIT_FAILED),
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Whether the kernel believes its clock.
-fn clock() -> Finding {
-    let year_2025 = std::time::Duration::from_secs(1_735_689_600);
-    if std::time::SystemTime::now() < std::time::UNIX_EPOCH + year_2025 {
-        return finding(Grade::Fail, "clock", "the clock is before 2025; set it, then run NTP");
-    }
-    let synchronized = Path::new("/run/systemd/timesync/synchronized").exists();
-    match synchronized {
-        true => finding(Grade::Ok, "clock", "set by NTP; its skew is learnt from relays"),
-        false => finding(
-            Grade::Warn,
-            "clock",
-            "no sign of systemd-timesyncd; make sure that chrony or another NTP client runs: \
-             nothing is published when the clock is 5 minutes off",
-        ),
-    }
-}
-
-/// What the data cores wait on.
-fn io() -> Finding {
-    finding(Grade::Ok, "io", "epoll; this version has no io_uring driver yet")
-}
-
-/// The CPUs.
-fn cores() -> Finding {
-    let cores = pinning::available_cores();
-    match cores.len() {
-        0 => finding(Grade::Fail, "cores", "the kernel tells no CPU that may be used"),
-        1 => finding(Grade::Warn, "cores", "one CPU: one instance, which shares it with control"),
-        many => finding(Grade::Ok, "cores", format!("{many} CPUs may be used")),
-    }
-}
-
-/// The cgroup's CPU quota.
-fn quota() -> Finding {
-    let quota = std::fs::read_to_string("/sys/fs/cgroup/cpu.max").unwrap_or_default();
-    match quota_cpus(&quota) {
-        Some(cpus) if cpus < pinning::available_cores().len() as f64 => finding(
-            Grade::Warn,
-            "cpu quota",
-            format!("the cgroup allows {cpus:.1} CPUs; set [turbo] instances to that"),
-        ),
-        _ => finding(Grade::Ok, "cpu quota", "none below the number of CPUs"),
-    }
-}
-
-/// How many CPUs a `cpu.max` allows; `None` for no limit.
-fn quota_cpus(text: &str) -> Option<f64> {
-    let (quota, period) = text.trim().split_once(' ')?;
-    Some(quota.parse::<f64>().ok()? / period.parse::<f64>().ok()?)
-}
-
-/// Open files.
-fn descriptors() -> Finding {
-    match getrlimit(Resource::RLIMIT_NOFILE) {
-        Ok((_, hard)) if hard < 65_536 => finding(
-            Grade::Warn,
-            "open files",
-            format!("at most {hard}, one for each stream; raise it (systemd: LimitNOFILE=1048576)"),
-        ),
-        Ok((_, hard)) => finding(Grade::Ok, "open files", format!("up to {hard}")),
-        Err(error) => finding(Grade::Warn, "open files", format!("cannot tell: {error}")),
-    }
-}
-
-/// Core dumps: `run` switches them off for itself.
-fn core_dumps() -> Finding {
-    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    let text = match pattern.trim().starts_with('|') {
-        true => "a handler collects them, but `run` switches them off for itself",
-        false => "`run` switches them off for itself",
-    };
-    finding(Grade::Ok, "core dumps", text)
-}
-
-/// Locked memory, which a later version keeps keys in.
-fn memory() -> Finding {
-    match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok((soft, _)) if soft < 1 << 20 => finding(
-            Grade::Warn,
-            "locked memory",
-            format!("{soft} bytes; this version does not lock memory: use encrypted swap or none"),
-        ),
-        Ok(_) => finding(
-            Grade::Ok,
-            "locked memory",
-            "there is room; this version does not lock memory: use encrypted swap or none",
-        ),
-        Err(error) => finding(Grade::Warn, "locked memory", format!("cannot tell: {error}")),
-    }
+    let mut findings = vec![state_dir(&config.state_dir)];
+    let keys = super::check::key_problems(&config).into_iter();
+    findings.extend(keys.map(|problem| finding(Grade::Fail, "key", problem)));
+    let arti = super::validate_arti(&config.arti).err().unwrap_or_default().into_iter();
+    findings.extend(arti.map(|text| finding(Grade::Fail, "arti", text)));
+    findings
 }
 
 /// The state directory.
@@ -173,21 +74,76 @@ fn state_dir(path: &Path) -> Finding {
         Ok(()) if path.exists() => {
             finding(Grade::Ok, "state_dir", format!("{} can be used", path.display()))
         }
-        Ok(()) => {
-            finding(Grade::Ok, "state_dir", format!("{} will be made", path.display()))
-        }
+        Ok(()) => finding(Grade::Ok, "state_dir", format!("{} will be made", path.display())),
         Err(error) => finding(Grade::Fail, "state_dir", error.to_string()),
+    }
+}
+
+/// The findings for people, or as a JSON list of `{"grade", "what", "text"}`.
+fn render(findings: &[Finding], json: bool) -> String {
+    if json {
+        return format!("{}\n", serde_json::json!(findings));
+    }
+    let line = |one: &Finding| {
+        let grade = format!("{:?}", one.grade).to_lowercase();
+        format!("{grade:<5} {:<14} {}\n", one.what, one.text)
+    };
+    findings.iter().map(line).collect()
+}
+
+/// 1 where anything fails.
+fn exit_code(findings: &[Finding]) -> ExitCode {
+    match findings.iter().map(|one| one.grade).max() {
+        Some(Grade::Fail) => ExitCode::from(EXIT_FAILED),
+        _ => ExitCode::SUCCESS,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quota_cpus;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::ExitCode;
+
+    use super::{Grade, configured, exit_code, finding, render, state_dir};
 
     #[test]
-    fn a_quota_is_read_as_the_kernel_writes_it() {
-        assert_eq!(quota_cpus("150000 100000\n"), Some(1.5));
-        assert_eq!(quota_cpus("max 100000\n"), None);
-        assert_eq!(quota_cpus(""), None);
+    fn only_a_failure_is_a_failure() {
+        let warned = [finding(Grade::Ok, "a", "fine"), finding(Grade::Warn, "b", "slow")];
+        assert_eq!(exit_code(&warned), ExitCode::SUCCESS);
+        let failed = [finding(Grade::Fail, "a", "broken"), finding(Grade::Ok, "b", "fine")];
+        assert_eq!(exit_code(&failed), ExitCode::from(1));
+    }
+
+    #[test]
+    fn findings_are_lines_or_json() {
+        let findings = [finding(Grade::Warn, "clock", "is it right?")];
+        assert_eq!(render(&findings, false), "warn  clock          is it right?\n");
+        let json = "[{\"grade\":\"warn\",\"what\":\"clock\",\"text\":\"is it right?\"}]";
+        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        assert_eq!(read(&render(&findings, true)), read(json));
+    }
+
+    #[test]
+    fn a_state_directory_that_others_can_read_fails() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state");
+        assert_eq!(state_dir(&path).grade, Grade::Ok);
+        assert!(!path.exists(), "nothing is made");
+        std::fs::create_dir(&path).expect("a new directory");
+        let chmod = |mode| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).expect("it is ours");
+        };
+        chmod(0o755);
+        assert_eq!(state_dir(&path).grade, Grade::Fail);
+        chmod(0o700);
+        assert_eq!(state_dir(&path).grade, Grade::Ok);
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_be_read_is_a_finding() {
+        let findings = configured(Some("/nonexistent/rustbalance.toml".as_ref()));
+        assert_eq!(findings.len(), 1);
+        assert_eq!((findings[0].grade, findings[0].what), (Grade::Fail, "configuration"));
     }
 }

@@ -2,17 +2,19 @@
 //! it says.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{DescriptorArgs, DescriptorCommand, EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target};
-use crate::admin::client;
+use super::args::{
+    DescriptorArgs, DescriptorCommand, EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target,
+};
+use crate::admin::client::{self, AskError};
 use crate::admin::status::{ProcessStatus, ServiceStatus};
 use crate::config::Config;
 
 /// Run `status`.
 pub fn run(args: &StatusArgs) -> ExitCode {
-    show(&args.target, |status| match args.json {
+    show(&args.target, client::status, |status| match args.json {
         true => json(status),
         false => Ok(human(status)),
     })
@@ -21,22 +23,19 @@ pub fn run(args: &StatusArgs) -> ExitCode {
 /// Run `descriptor show`.
 pub fn descriptor(args: &DescriptorArgs) -> ExitCode {
     let DescriptorCommand::Show { json: as_json, target } = &args.command;
-    show(target, |status| match as_json {
-        true => {
-            let one = |service: &ServiceStatus| {
-                serde_json::json!({ "service": service.name, "onion": service.onion,
-                    "descriptors": service.descriptors })
-            };
-            json(&status.services.iter().map(one).collect::<Vec<_>>())
-        }
-        false => Ok(status.services.iter().map(descriptors).collect()),
-    })
+    match as_json {
+        true => show(target, client::descriptors, json),
+        false => show(target, client::status, |status| {
+            Ok(status.services.iter().map(descriptors).collect())
+        }),
+    }
 }
 
 /// Ask, and print what `render` makes of the answer.
-fn show(
+fn show<T>(
     target: &Target,
-    render: impl FnOnce(&ProcessStatus) -> serde_json::Result<String>,
+    ask: impl FnOnce(&Path) -> Result<T, AskError>,
+    render: impl FnOnce(&T) -> serde_json::Result<String>,
 ) -> ExitCode {
     let socket = match socket(target) {
         Ok(socket) => socket,
@@ -45,14 +44,14 @@ fn show(
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let status = match client::status(&socket) {
-        Ok(status) => status,
+    let answer = match ask(&socket) {
+        Ok(answer) => answer,
         Err(error) => {
             eprintln!("rustbalance: {error}");
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    let text = render(&status).unwrap_or_else(|error| error.to_string());
+    let text = render(&answer).unwrap_or_else(|error| error.to_string());
     // A reader that has gone (`| head`) wants no more.
     let _ = write!(std::io::stdout(), "{text}");
     ExitCode::SUCCESS
@@ -135,8 +134,18 @@ fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 /// The instances of a service.
 fn instances(service: &ServiceStatus) -> Rows {
     let head = [
-        "instance", "engine", "core", "state", "points", "introductions", "rendezvous", "open",
-        "streams", "in", "out", "handed off",
+        "instance",
+        "engine",
+        "core",
+        "state",
+        "points",
+        "introductions",
+        "rendezvous",
+        "open",
+        "streams",
+        "in",
+        "out",
+        "handed off",
     ];
     let mut rows = vec![row(head)];
     rows.extend(service.instances.iter().map(|one| {
@@ -224,14 +233,58 @@ fn table(rows: &Rows) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, table};
+    use super::{bytes, human, table};
+    use crate::admin::status::ProcessStatus;
+
+    /// The document as `docs/operating/status.md` shows it; one instance is a remote one.
+    const DOCUMENT: &str = r#"{ "version": "0.1.0", "turbo": true, "io": "epoll",
+      "clock_skew_ms": null,
+      "links": [ { "stack": 0, "core": 0, "guard": 1, "circuits": 40, "bytes_in_total": 1500,
+        "bytes_out_total": 2, "creates_refused_total": 0 } ],
+      "services": [ { "name": "main", "onion": "x.onion", "state": "degraded",
+        "reason": "no guard answers",
+        "summary": "Aggregating 1/2 Instances. Master Onion: x.onion",
+        "instances": [
+          { "id": 0, "engine": "arti", "core": 0, "state": "serving", "intro_points": 3,
+            "introductions_total": 125, "rendezvous_open": 4, "rendezvous_total": 120,
+            "streams_open": 4, "streams_total": 130, "bytes_in_total": 1,
+            "bytes_out_total": 2500000, "handed_off_total": 7 },
+          { "id": 1, "engine": "remote", "core": null, "state": "starting", "intro_points": 0,
+            "introductions_total": null, "rendezvous_open": null, "rendezvous_total": null,
+            "streams_open": null, "streams_total": null, "bytes_in_total": null,
+            "bytes_out_total": null, "handed_off_total": null } ],
+        "descriptors": [ { "period": 20779, "revision": 123, "variants": 1, "intro_points": 6,
+          "size_bytes": 14000, "hsdirs_ok": 8, "hsdirs_total": 8,
+          "published_at": "2026-01-01T00:00:00Z" } ],
+        "backends": [ { "virtual": 80, "address": "127.0.0.1:8080", "state": "up", "open": 3,
+          "failed_total": 0 } ] } ] }"#;
+
+    #[test]
+    fn people_read_the_summary_first_then_the_reason_and_a_dash_for_what_is_not_known() {
+        let status: ProcessStatus = serde_json::from_str(DOCUMENT).expect("the contract");
+        let text = human(&status);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "Aggregating 1/2 Instances. Master Onion: x.onion");
+        assert_eq!(lines[1], "main: degraded (no guard answers)");
+        let cells = |start: &str| -> Vec<&str> {
+            let line = lines.iter().find(|line| line.starts_with(start));
+            line.unwrap_or_else(|| panic!("no {start:?} in\n{text}")).split_whitespace().collect()
+        };
+        assert_eq!(cells("0         arti")[2..5], ["0", "serving", "3"]);
+        assert!(text.contains("2.5 MB"), "{text}");
+        let remote = cells("1         remote");
+        assert!(remote[5..].iter().all(|cell| *cell == "-"), "{remote:?}");
+        assert_eq!(cells("80    127.0.0.1:8080"), ["80", "127.0.0.1:8080", "up", "3", "0"]);
+        assert!(text.ends_with("clock skew not known\n"), "{text}");
+    }
 
     #[test]
     fn amounts_are_short_and_tables_are_aligned() {
         assert_eq!(bytes(Some(999)), "999 B");
         assert_eq!(bytes(Some(14_433)), "14.4 kB");
         assert_eq!(bytes(None), "-");
-        let rows = vec![vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), String::new()]];
+        let rows =
+            vec![vec!["a".to_owned(), "bb".to_owned()], vec!["ccc".to_owned(), String::new()]];
         assert_eq!(table(&rows), "a    bb\nccc\n");
     }
 }

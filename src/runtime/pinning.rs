@@ -1,8 +1,10 @@
 //! Which core runs what, and how a thread is pinned to it.
 //!
-//! Respects the CPUs that this process may use (`sched_getaffinity(2)`, so cpusets and `taskset`).
-//! From four CPUs up the control core has one of its own; below that it shares the first data
-//! core's.
+//! Respects the CPUs that this process may use (`sched_getaffinity(2)`, so cpusets and `taskset`)
+//! and the CPU time that its cgroup grants (`cpu.max`). From four CPUs up the control core has one
+//! of its own; below that it shares the first data core's.
+
+use std::path::{Path, PathBuf};
 
 use crate::limits;
 
@@ -27,23 +29,32 @@ pub struct PinError {
 
 /// The CPUs that this process may use, in order.
 pub fn available_cores() -> Vec<usize> {
-    let mut cores: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
+    let mut cores: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     cores.sort_unstable();
     cores
 }
 
-/// Decide which CPU runs what. `instances` of `None` means one for each data core; `explicit`
-/// names the data cores' CPUs.
-pub fn plan(instances: Option<usize>, explicit: Option<&[usize]>) -> Plan {
-    plan_for(&available_cores(), instances, explicit)
+/// How many CPUs' worth of time the cgroup of this process, or one above it, grants; `None` where
+/// none is set (`cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1).
+pub fn quota_cpus() -> Option<f64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    quota_below(Path::new("/sys/fs/cgroup"), &own)
 }
 
-/// See [`plan`]; for a machine with these CPUs.
-fn plan_for(available: &[usize], instances: Option<usize>, explicit: Option<&[usize]>) -> Plan {
+/// Decide which CPU runs what. `instances` of `None` means one for each data core, and no more than
+/// the cgroup's CPU time keeps busy; `explicit` names the data cores' CPUs.
+pub fn plan(instances: Option<usize>, explicit: Option<&[usize]>) -> Plan {
+    plan_for(&available_cores(), quota_cpus(), instances, explicit)
+}
+
+/// See [`plan`]; for a machine with these CPUs and this quota.
+fn plan_for(
+    available: &[usize],
+    quota: Option<f64>,
+    instances: Option<usize>,
+    explicit: Option<&[usize]>,
+) -> Plan {
     let mut warnings = Vec::new();
     let mut cores = available.to_vec();
     if cores.is_empty() {
@@ -61,7 +72,17 @@ fn plan_for(available: &[usize], instances: Option<usize>, explicit: Option<&[us
         _ if cores.len() >= 4 => (cores[0], cores[1..].to_vec()),
         _ => (cores[0], cores.clone()),
     };
-    let wanted = instances.unwrap_or(data.len()).clamp(1, usize::from(limits::INSTANCES_MAX));
+    // A part of a CPU keeps an instance busy, too.
+    let granted = quota.map_or(usize::MAX, |cpus| cpus.ceil().max(1.0) as usize);
+    let wanted = instances.unwrap_or(data.len().min(granted));
+    let wanted = wanted.clamp(1, usize::from(limits::INSTANCES_MAX));
+    if let Some(cpus) = quota.filter(|_| granted < data.len().max(wanted)) {
+        warnings.push(format!(
+            "the cgroup grants {cpus:.1} CPUs of time, for {wanted} instances on a machine with \
+             {}: when it is used up, every circuit waits; raise CPUQuota (systemd) or --cpus",
+            cores.len()
+        ));
+    }
     if wanted > data.len() {
         warnings.push(format!(
             "{wanted} instances on {} data cores: some share a core, which brings nothing but \
@@ -78,16 +99,108 @@ fn plan_for(available: &[usize], instances: Option<usize>, explicit: Option<&[us
 /// # Errors
 /// [`PinError`]; the thread runs on, unpinned.
 pub fn pin_current_thread(cpu: usize) -> Result<(), PinError> {
-    if core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+    // A larger number does not fit into the kernel's set, and `core_affinity` would panic.
+    let nameable = cpu <= usize::from(limits::CPU_NUMBER_MAX);
+    if nameable && core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         Ok(())
     } else {
         Err(PinError { cpu })
     }
 }
 
+/// The smallest quota of the cgroups that `own` (`/proc/self/cgroup`) names, and of those above
+/// them, where cgroups are mounted below `root`.
+fn quota_below(root: &Path, own: &str) -> Option<f64> {
+    let mut smallest: Option<f64> = None;
+    for line in own.lines() {
+        // "hierarchy:controllers:path", see cgroups(7)
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let mounts: Vec<PathBuf> = match controllers {
+            "" => vec![root.to_owned(), root.join("unified")],
+            _ if controllers.split(',').any(|one| one == "cpu") => {
+                vec![root.join("cpu"), root.join(controllers)]
+            }
+            _ => continue,
+        };
+        for mount in mounts {
+            // A container sees the path from outside, of which only the top is mounted in it.
+            for group in Path::new(path.trim_start_matches('/')).ancestors() {
+                if let Some(cpus) = quota_of(&mount.join(group)) {
+                    smallest = Some(smallest.map_or(cpus, |other| other.min(cpus)));
+                }
+            }
+        }
+    }
+    smallest
+}
+
+/// The quota of one cgroup, in CPUs.
+fn quota_of(group: &Path) -> Option<f64> {
+    let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
+    let (quota, period) = match read("cpu.max") {
+        Some(text) => {
+            let (quota, period) = text.trim().split_once(' ')?;
+            (quota.parse::<f64>().ok()?, period.parse::<f64>().ok()?)
+        }
+        None => {
+            let quota = read("cpu.cfs_quota_us")?.trim().parse::<f64>().ok()?;
+            (quota, read("cpu.cfs_period_us")?.trim().parse::<f64>().ok()?)
+        }
+    };
+    // Version 1 writes -1 for no quota.
+    (quota > 0.0 && period > 0.0).then(|| quota / period)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{available_cores, pin_current_thread, plan_for};
+    use super::{Plan, available_cores, pin_current_thread, quota_below};
+
+    /// Without a quota.
+    fn plan_for(cpus: &[usize], instances: Option<usize>, explicit: Option<&[usize]>) -> Plan {
+        super::plan_for(cpus, None, instances, explicit)
+    }
+
+    #[test]
+    fn a_quota_bounds_the_instances_unless_their_number_is_given() {
+        let eight: Vec<usize> = (0..8).collect();
+        let plan = super::plan_for(&eight, Some(1.5), None, None);
+        assert_eq!((plan.control, plan.data), (Some(0), vec![1, 2]));
+        assert!(plan.warnings[0].contains("1.5 CPUs"), "{:?}", plan.warnings);
+        let plan = super::plan_for(&eight, Some(0.2), None, None);
+        assert_eq!(plan.data, vec![1]);
+        let plan = super::plan_for(&eight, Some(1.5), Some(3), None);
+        assert_eq!((plan.data, plan.warnings.len()), (vec![1, 2, 3], 1));
+        let plan = super::plan_for(&eight, Some(8.0), None, None);
+        assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    }
+
+    #[test]
+    fn the_smallest_quota_on_the_way_to_the_root_counts() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let write = |group: &str, name: &str, text: &str| {
+            let group = root.path().join(group);
+            std::fs::create_dir_all(&group).expect("a new directory");
+            std::fs::write(group.join(name), text).expect("a new file");
+        };
+        write("system.slice/rb.service", "cpu.max", "max 100000\n");
+        assert_eq!(quota_below(root.path(), "0::/system.slice/rb.service\n"), None);
+        write("system.slice", "cpu.max", "150000 100000\n");
+        assert_eq!(quota_below(root.path(), "0::/system.slice/rb.service\n"), Some(1.5));
+        assert_eq!(quota_below(root.path(), "0::/user.slice\n"), None);
+        // A container: what it is called outside is not mounted in it.
+        write("", "cpu.max", "50000 100000\n");
+        assert_eq!(quota_below(root.path(), "0::/docker/1234\n"), Some(0.5));
+        // Version 1, beside other controllers.
+        let own = "3:cpuset:/\n2:cpu,cpuacct:/job\n";
+        assert_eq!(quota_below(root.path(), own), None);
+        write("cpu,cpuacct/job", "cpu.cfs_quota_us", "-1\n");
+        write("cpu,cpuacct/job", "cpu.cfs_period_us", "100000\n");
+        assert_eq!(quota_below(root.path(), own), None);
+        write("cpu,cpuacct/job", "cpu.cfs_quota_us", "300000\n");
+        assert_eq!(quota_below(root.path(), own), Some(3.0));
+        assert_eq!(quota_below(root.path(), "nonsense\n\n"), None);
+    }
 
     #[test]
     fn small_machines_share_and_large_ones_set_the_control_core_apart() {
@@ -128,5 +241,6 @@ mod tests {
         });
         assert_eq!(pinned.join().expect("no panic").len(), 1);
         assert!(pin_current_thread(1023).is_err());
+        assert!(pin_current_thread(usize::MAX).is_err(), "no panic");
     }
 }
