@@ -6,10 +6,13 @@
 //! connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no other
 //! area.
 
+#[cfg(feature = "admin")]
 pub mod client;
+#[cfg(feature = "admin")]
 mod server;
 pub mod status;
 
+#[cfg(feature = "admin")]
 pub use self::server::{AdminError, serve};
 
 /// Where answers come from.

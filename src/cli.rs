@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
 /// Check the `[arti]` tables of a configuration.
 fn validate_arti(table: &toml::Table) -> Result<(), Vec<String>> {
     // Where state lies makes no difference to what is right or wrong.
-    crate::tor::ArtiSettings::check(table, Path::new("/"))
+    crate::tor::config::ArtiSettings::check(table, Path::new("/"))
         .map(|_| ())
         .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }

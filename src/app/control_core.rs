@@ -180,7 +180,14 @@ impl ControlCore {
         ended
     }
 
+    /// Without the feature `admin` there is no socket.
+    #[cfg(not(feature = "admin"))]
+    async fn serve_admin(&self) -> String {
+        std::future::pending().await
+    }
+
     /// Answer on the admin socket. Comes back only with an error.
+    #[cfg(feature = "admin")]
     async fn serve_admin(&self) -> String {
         let Some(path) = &self.admin_socket else { return std::future::pending().await };
         let source = Arc::clone(&self.shared) as Arc<dyn crate::admin::StatusSource>;

@@ -58,8 +58,7 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
         });
     }
     let onions = shared_services.iter().map(|service| service.onion.clone()).collect();
-    let (progress_writer, progress) =
-        watch::channel(Progress { onions, ..Progress::default() });
+    let (progress_writer, progress) = watch::channel(Progress { onions, ..Progress::default() });
     let (order, order_reader) = watch::channel(Order::Serve);
     let (stack, stack_reader) = watch::channel(None);
     let shared = Shared::new(CoreGroup::new(), shared_services, instances, order_reader.clone());

@@ -39,9 +39,7 @@ pub enum StateDirError {
         path: PathBuf,
     },
     /// Others can read or write it.
-    #[error(
-        "state_dir {path} is open to other users (mode {mode:03o}); run: chmod 700 {path}"
-    )]
+    #[error("state_dir {path} is open to other users (mode {mode:03o}); run: chmod 700 {path}")]
     Open {
         /// The path.
         path: PathBuf,

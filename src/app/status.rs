@@ -87,7 +87,10 @@ impl Shared {
                 seats.len(),
                 shared.onion
             ),
-            instances: (0..).zip(seats).map(|(id, seat)| self.instance(id, seat, draining)).collect(),
+            instances: (0..)
+                .zip(seats)
+                .map(|(id, seat)| self.instance(id, seat, draining))
+                .collect(),
             descriptors: publisher.descriptors.iter().map(descriptor).collect(),
             backends: shared.plane.status(),
         }
@@ -103,9 +106,11 @@ impl Shared {
             (false, false, _) if counters.introductions_total() > 0 => InstanceState::Failed,
             (false, _, _) => InstanceState::Starting,
         };
-        let started = self.group.spawn_counts().into_iter().find(|count| {
-            count.kind == SpawnKind::Circuit && count.core == CoreId::data(id)
-        });
+        let started = self
+            .group
+            .spawn_counts()
+            .into_iter()
+            .find(|count| count.kind == SpawnKind::Circuit && count.core == CoreId::data(id));
         InstanceStatus {
             id,
             engine: "arti".to_owned(),

@@ -13,10 +13,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::{EXIT_CONFIG, RunArgs};
 use crate::app::state_dir::StateDir;
 use crate::app::{self, Options, Progress, Running, ServiceOptions};
-use crate::config::Config;
-use crate::onion::ServiceSettings;
+use crate::config::{Config, Instances};
+use crate::onion::config::ServiceSettings;
 use crate::runtime::pinning;
-use crate::tor::ArtiSettings;
+use crate::tor::config::ArtiSettings;
 use crate::vault::MasterKey;
 
 /// Why a run did not come to its orderly end.
@@ -58,8 +58,12 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     let keys = existing_keys(&config).map_err(Failure::Config)?;
     super::process::harden().map_err(|error| Failure::Failed(error.to_string()))?;
     let cpus = pinning::available_cores().len();
-    let instances = usize::from(config.turbo.instance_count(cpus));
-    let plan = pinning::plan(Some(instances), config.turbo.cores.as_deref());
+    let instances = match config.turbo.instances {
+        // The plan knows which CPUs are data cores, and the cgroup's quota.
+        Instances::Auto if config.turbo.enabled => None,
+        _ => Some(usize::from(config.turbo.instance_count(cpus))),
+    };
+    let plan = pinning::plan(instances, config.turbo.cores.as_deref());
     for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
         eprintln!("rustbalance: warning: {warning}");
     }
@@ -111,8 +115,8 @@ fn services(
             Some(key) => key,
             None => {
                 let path = config.key_file(service);
-                let (key, _) = MasterKey::load_or_create(&path)
-                    .map_err(|error| vec![error.to_string()])?;
+                let (key, _) =
+                    MasterKey::load_or_create(&path).map_err(|error| vec![error.to_string()])?;
                 eprintln!("rustbalance: made a new key: {}", path.display());
                 key
             }
@@ -160,7 +164,7 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version reads its configuration at the start only");
+                    tracing::warn!("SIGHUP: the configuration is read at the start only");
                 }
             }
         }
@@ -247,4 +251,3 @@ impl Teller {
         }
     }
 }
-

@@ -58,8 +58,7 @@ async fn attempt(
     descriptor: Arc<str>,
 ) -> Result<(), UploadError> {
     let netdir = directory.netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
-    let tunnel =
-        pool.get_or_launch_svc_dir(&netdir, hsdir).await.map_err(UploadError::Circuit)?;
+    let tunnel = pool.get_or_launch_svc_dir(&netdir, hsdir).await.map_err(UploadError::Circuit)?;
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)
         .map_err(|error| UploadError::Request(error.to_string()))?;

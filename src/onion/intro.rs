@@ -34,10 +34,10 @@ pub(super) enum IntroError {
     Directory(#[source] tor_netdir::Error),
     /// The circuit could not be built.
     #[error("cannot build a circuit to the introduction point: {0}")]
-    Circuit(#[source] tor_circmgr::Error),
+    Circuit(#[source] Box<tor_circmgr::Error>),
     /// ESTABLISH_INTRO could not be made or sent.
     #[error("cannot send ESTABLISH_INTRO: {0}")]
-    Send(#[source] tor_circmgr::Error),
+    Send(#[source] Box<tor_circmgr::Error>),
     /// The circuit has no key to bind ESTABLISH_INTRO to.
     #[error("the circuit has no binding key")]
     NoBindingKey,
@@ -175,16 +175,14 @@ pub(super) async fn establish(
     introductions: &Mailbox<Introduction>,
     counters: &Arc<InstanceCounters>,
 ) -> Result<EstablishedPoint, IntroError> {
-    let netdir = pool
-        .directory()
-        .netdir(tor_netdir::Timeliness::Timely)
-        .map_err(IntroError::Directory)?;
+    let netdir =
+        pool.directory().netdir(tor_netdir::Timeliness::Timely).map_err(IntroError::Directory)?;
     let description = describe(relay, keys)?;
     let tunnel = pool
         .circuits()
         .get_or_launch_svc_intro(&netdir, relay.clone())
         .await
-        .map_err(IntroError::Circuit)?;
+        .map_err(|error| IntroError::Circuit(Box::new(error)))?;
     drop(netdir);
     let body = establish_intro(&tunnel, relay, keys, dos).await?;
     let message = AnyRelayMsg::Unrecognized(Unrecognized::new(RelayCmd::ESTABLISH_INTRO, body));
@@ -198,7 +196,7 @@ pub(super) async fn establish(
     let _conversation = tunnel
         .start_conversation(Some(message), handler, TargetHop::LastHop)
         .await
-        .map_err(IntroError::Send)?;
+        .map_err(|error| IntroError::Send(Box::new(error)))?;
     let wait = Duration::from_millis(limits::POINT_ESTABLISH_MS_MAX);
     match tokio::time::timeout(wait, answer).await {
         Ok(Ok(())) => {}
@@ -218,7 +216,7 @@ async fn establish_intro(
     let binding = tunnel
         .binding_key(TargetHop::LastHop)
         .await
-        .map_err(IntroError::Send)?
+        .map_err(|error| IntroError::Send(Box::new(error)))?
         .ok_or(IntroError::NoBindingKey)?;
     let mut details = EstablishIntroDetails::new(keys.session_id.verifying_key().into());
     let supported = relay.protovers().supports_named_subver(tor_protover::named::HSINTRO_RATELIM);
@@ -228,7 +226,9 @@ async fn establish_intro(
             details.set_extension_dos(params);
         }
     }
-    details.sign_and_encode(&keys.session_id, binding.hs_mac()).map_err(|error| IntroError::Encode(error.to_string()))
+    details
+        .sign_and_encode(&keys.session_id, binding.hs_mac())
+        .map_err(|error| IntroError::Encode(error.to_string()))
 }
 
 /// What clients need to know of the point.

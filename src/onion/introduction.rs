@@ -109,8 +109,7 @@ fn accept(
         return Err(E::Unsupported);
     };
     let protocols = negotiated(&payload)?;
-    let netdir =
-        pool.directory().netdir(Timeliness::Timely).map_err(|_| E::NoDirectory)?;
+    let netdir = pool.directory().netdir(Timeliness::Timely).map_err(|_| E::NoDirectory)?;
     let target = netdir
         .circ_target_from_verbatim_linkspecs(payload.link_specifiers(), onion_key)
         .map_err(|_| E::BadTarget)?;

@@ -52,10 +52,11 @@ impl PeriodKeys {
         master: &MasterKey,
         time_period: TimePeriod,
     ) -> Result<PeriodKeys, PeriodError> {
-        let (blinded, keypair, subcredential) = master
-            .keypair()
-            .compute_blinded_key(time_period)
-            .map_err(|error| PeriodError::Blinding(error.to_string()))?;
+        let (blinded, keypair, subcredential) =
+            master
+                .keypair()
+                .compute_blinded_key(time_period)
+                .map_err(|error| PeriodError::Blinding(error.to_string()))?;
         let ope = revision::ope_key(&keypair);
         Ok(PeriodKeys { blinded, keypair, subcredential, ope })
     }

@@ -2,12 +2,11 @@
 //!
 //! ```text
 //!            choose a relay         establish
-//!   empty ------------------> held -----------> up ----- lifetime or INTRODUCE2 used up --.
-//!     ^                        |  ^              |                                        v
-//!     |   failed 3 times       |  '- backoff ----'  circuit lost: same relay, same keys   lingers
-//!     '------------------------'                    (cached descriptors stay good)        until
-//!                                                                                         clients
-//!                                                                                         forgot it
+//!   empty ------------------> held -----------> up ---- lifetime or INTRODUCE2 used up --.
+//!     ^                        |  ^              |                                       v
+//!     |   failed 3 times       |  '- backoff ----'  circuit lost: same relay,       lingers until
+//!     '------------------------'                    same keys (cached descriptors   clients have
+//!                                                   stay good)                      forgotten it
 //! ```
 //!
 //! A slot tells the service when its point comes up, and when a first attempt to bring a lost one

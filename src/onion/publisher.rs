@@ -276,13 +276,13 @@ impl Publisher {
         if let Some(skew) = self.stack.clock_skew_ms()
             && skew.unsigned_abs() >= limits::CLOCK_SKEW_PUBLISH_MS_MAX
         {
-            let (seconds, side) = (skew.unsigned_abs() / 1000, if skew > 0 { "slow" } else { "fast" });
+            let (seconds, side) =
+                (skew.unsigned_abs() / 1000, if skew > 0 { "slow" } else { "fast" });
             return Some(format!(
                 "this machine's clock is {seconds} s {side}: nothing is published until it is set"
             ));
         }
-        let up: Vec<usize> =
-            self.service.seats().iter().map(|seat| seat.points().len()).collect();
+        let up: Vec<usize> = self.service.seats().iter().map(|seat| seat.points().len()).collect();
         if up.iter().all(|points| *points == 0) {
             return Some("no introduction point is up".to_owned());
         }
@@ -299,8 +299,7 @@ impl Publisher {
     /// Build the descriptors of a new round.
     fn begin_round(&mut self, now: Instant) {
         let Some(netdir) = self.netdir() else { return };
-        let by_instance: Vec<_> =
-            self.service.seats().iter().map(|seat| seat.points()).collect();
+        let by_instance: Vec<_> = self.service.seats().iter().map(|seat| seat.points()).collect();
         let points_max = usize::from(self.service.settings.intro_points_max);
         let points = super::descriptor::select(&by_instance, points_max);
         let wall = SystemTime::now();
@@ -343,7 +342,9 @@ impl Publisher {
         let descriptors: Vec<DescriptorStatus> =
             self.round.as_ref().map(Round::status).unwrap_or_default();
         let published = !descriptors.is_empty()
-            && descriptors.iter().all(|one| one.hsdirs_total > 0 && one.hsdirs_ok * 2 >= one.hsdirs_total);
+            && descriptors
+                .iter()
+                .all(|one| one.hsdirs_total > 0 && one.hsdirs_ok * 2 >= one.hsdirs_total);
         self.was_ready |= published;
         let waiting = self.obstacle.clone();
         let (state, reason) = match (published, waiting) {

@@ -122,8 +122,7 @@ async fn meet(
     if request.received.elapsed() > Duration::from_millis(limits::RENDEZVOUS_WAIT_MS_MAX) {
         return Err(RendezvousError::TooLate);
     }
-    let netdir =
-        pool.directory().netdir(Timeliness::Timely).map_err(RendezvousError::Directory)?;
+    let netdir = pool.directory().netdir(Timeliness::Timely).map_err(RendezvousError::Directory)?;
     let params = onion_circparams_from_netparams(netdir.params())
         .map_err(|_| RendezvousError::Parameters)?;
     let tunnel = build(pool, &netdir, &request.target).await?;

@@ -43,7 +43,9 @@ pub enum RevisionError {
         source: std::io::Error,
     },
     /// The file is no list of counters.
-    #[error("the revision counters in {path} are damaged ({source}); remove the file to start anew")]
+    #[error(
+        "the revision counters in {path} are damaged ({source}); remove the file to start anew"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 //!
 //! | shared | written by | read by |
 //! |---|---|---|
-//! | subcredentials | control core, before a period's descriptor is uploaded | every core, for each INTRODUCE2 |
+//! | subcredentials | control core, before a period's first upload | every core |
 //! | points of a seat | that seat's core | control core |
 //! | cookies | every core | every core |
 //! | relays in use | every core that looks for a relay | the same |

@@ -31,8 +31,11 @@ use crate::limits;
 /// Serves the streams of clients; `app` wires it to the plane.
 pub trait ServeStream: Clone + Send + Sync + 'static {
     /// Serve one stream to its end, on the core that calls.
-    fn serve(&self, instance: usize, stream: SessionStream)
-    -> impl Future<Output = ()> + Send + 'static;
+    fn serve(
+        &self,
+        instance: usize,
+        stream: SessionStream,
+    ) -> impl Future<Output = ()> + Send + 'static;
 }
 
 /// A client's circuit.

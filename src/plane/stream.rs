@@ -19,10 +19,11 @@
 //! END ends both directions), so a Tor client takes nothing more: it is read and dropped, for the
 //! backend shall not see its answer refused; and a backend that delivers nothing and does not close
 //! within [`limits::RELAY_LINGER_SECONDS`] is left. When the backend ends first, everything is
-//! flushed to the client and the stream ends with DONE, even if the backend would still listen.
+//! flushed to the client and the stream ends, even if the backend would still listen.
 //!
 //! **A backend that breaks off** (`ECONNRESET`): what it had sent is delivered, and the stream is
-//! aborted, so that a client can tell half a download from a whole one.
+//! aborted. (tor-proto 0.47 writes the same END for both endings, so today a client tells half a
+//! download from a whole one by its length alone.)
 
 use std::io;
 use std::pin::Pin;

@@ -165,7 +165,7 @@ impl CoreGroup {
         self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The data core that shall drive the next link: one after the other. `None` without data cores.
+    /// The data core that shall drive the next link: one after the other. `None` without any.
     pub(super) fn place_link(&self) -> Option<CoreHandle> {
         let data = self.data.read().unwrap_or_else(PoisonError::into_inner);
         if data.is_empty() {

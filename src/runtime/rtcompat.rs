@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::task::{FutureObj, Spawn, SpawnError};
 use tor_rtcompat::tls::RustlsProvider;
-use tor_rtcompat::unimpl::{FakeIncomingStreams, FakeListener, FakeStream};
+use tor_rtcompat::unimpl::{FakeListener, FakeStream};
 use tor_rtcompat::{
     Blocking, CoarseInstant, CoarseTimeProvider, NetStreamListener, NetStreamProvider,
     RealCoarseTimeProvider, SleepProvider, TcpListenOptions, TlsProvider, UdpProvider, UdpSocket,
@@ -195,10 +195,6 @@ impl NetStreamProvider<UnixAddr> for CoreRuntime {
         Err(unsupported("a service opens no Tor listener"))
     }
 }
-
-/// Only here to say that [`FakeListener`] yields nothing.
-#[allow(dead_code)]
-type NoUnixStreams = FakeIncomingStreams<UnixAddr>;
 
 /// A UDP socket: a service has none, and no value of this type exists.
 pub enum NoUdpSocket {}

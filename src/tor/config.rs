@@ -8,8 +8,8 @@ use std::path::Path;
 
 use arti_client::TorClientConfig;
 use tor_config::load::ResolutionResults;
-use tor_netdoc::doc::netstatus::NetParams;
 use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
+use tor_netdoc::doc::netstatus::NetParams;
 
 /// What is wrong with the `[arti]` tables.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,8 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
     sources.push_source(ConfigurationSource::from_verbatim(text), MustRead::MustRead);
     let tree = sources.load().map_err(|error| refused(report(&error)))?;
     let resolved: ResolutionResults<TorClientConfig> =
-        tor_config::load::resolve_return_results(&tree, &Default::default()).map_err(|error| refused(report(&error)))?;
+        tor_config::load::resolve_return_results(&tree, &Default::default())
+            .map_err(|error| refused(report(&error)))?;
     let unknown: Vec<_> = resolved
         .unrecognized
         .iter()

@@ -128,9 +128,8 @@ impl TorStack {
         let circmgr = Arc::new(circmgr);
         let store = DirMgrStore::new(&directory, runtime, false)
             .map_err(manager("open the directory cache"))?;
-        let dirmgr =
-            DirMgr::create_unbootstrapped(directory, runtime, store, Arc::clone(&circmgr))
-                .map_err(manager("start the directory manager"))?;
+        let dirmgr = DirMgr::create_unbootstrapped(directory, runtime, store, Arc::clone(&circmgr))
+            .map_err(manager("start the directory manager"))?;
         let provider: Arc<dyn NetDirProvider> = Arc::clone(&dirmgr) as _;
         let mut tasks = circmgr
             .launch_background_tasks(&runtime, &provider, state)

@@ -84,7 +84,8 @@ impl Lab {
             None => {
                 let (socks, control) = (free_port()?, free_port()?);
                 let torrc = format!(
-                    "SocksPort 127.0.0.1:{socks} IsolateSOCKSAuth\nControlPort 127.0.0.1:{control}\n"
+                    "SocksPort 127.0.0.1:{socks} IsolateSOCKSAuth\n\
+                     ControlPort 127.0.0.1:{control}\n"
                 );
                 let local = |port: u16| ([127, 0, 0, 1], port).into();
                 (SocksAddress::Tcp(local(socks)), ControlAddress::Tcp(local(control)), torrc)

@@ -12,9 +12,12 @@ use rustbalance_lab::{Client, Lab, LabOptions, Size, client, wait_until};
 /// A private Tor network on this machine: authorities, relays, clients, services. Nothing leaves
 /// the machine, and `lab down` leaves nothing behind.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  lab up\n  lab client me\n  lab curl http://ADDRESS.onion/\n  \
+#[command(
+    version,
+    after_help = "Examples:\n  lab up\n  lab client me\n  lab curl http://ADDRESS.onion/\n  \
     lab down\n  lab run -- cargo test\n\nThe default directory is rustbalance-lab below \
-    XDG_RUNTIME_DIR or the system's temporary directory.")]
+    XDG_RUNTIME_DIR or the system's temporary directory."
+)]
 struct Cli {
     /// What to do.
     #[command(subcommand)]

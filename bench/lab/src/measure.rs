@@ -49,12 +49,8 @@ pub fn thread_cpu_seconds(pid: u32) -> HashMap<String, f64> {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
         let Some((name, fields)) = stat.rsplit_once(") ") else { continue };
         let name = name.split_once('(').map_or(name, |(_, name)| name).to_owned();
-        let ticks: f64 = fields
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<f64>().ok())
-            .sum();
+        let ticks: f64 =
+            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
         *threads.entry(name).or_insert(0.0) += ticks / TICKS_PER_SECOND;
     }
     threads
@@ -68,7 +64,8 @@ pub fn connections_to_relays(pid: u32, relays: &[Relay]) -> HashMap<String, usiz
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (Some(remote), Some(state), Some(inode)) = (fields.get(2), fields.get(3), fields.get(9))
+        let (Some(remote), Some(state), Some(inode)) =
+            (fields.get(2), fields.get(3), fields.get(9))
         else {
             continue;
         };

@@ -57,7 +57,9 @@ impl Namespaces {
         keeper.undo(&format!("ip netns delete {relays}; ip netns delete {services}"))?;
         ip(&format!("netns add {relays}"))?;
         ip(&format!("netns add {services}"))?;
-        ip(&format!("link add {veth}r netns {relays} type veth peer name {veth}s netns {services}"))?;
+        ip(&format!(
+            "link add {veth}r netns {relays} type veth peer name {veth}s netns {services}"
+        ))?;
         for (namespace, end) in [(relays, 'r'), (services, 's')] {
             ip(&format!("-n {namespace} link set lo up"))?;
             ip(&format!("-n {namespace} link set {veth}{end} up"))?;
@@ -85,7 +87,8 @@ impl Namespaces {
             let turn = SERVICE_ADDRESSES.fetch_add(1, Ordering::Relaxed) + 2;
             let address = format!("10.250.{}.{}", turn / 250, 1 + turn % 250);
             // Another process that uses this lab may have taken it.
-            if ip(&format!("-n {} address add {address}/32 dev {}s", self.services, self.veth)).is_ok()
+            if ip(&format!("-n {} address add {address}/32 dev {}s", self.services, self.veth))
+                .is_ok()
             {
                 return Ok(address);
             }

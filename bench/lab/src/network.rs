@@ -103,11 +103,7 @@ pub(crate) fn bring_up(
 }
 
 /// Names, addresses and directories of all nodes, authorities first.
-fn plan(
-    dir: &Path,
-    options: &LabOptions,
-    namespaces: Option<&Namespaces>,
-) -> Result<Vec<Relay>> {
+fn plan(dir: &Path, options: &LabOptions, namespaces: Option<&Namespaces>) -> Result<Vec<Relay>> {
     // Each relay in a /16 of its own, so that subnet rules hold as they do in life; the third
     // number tells labs that run side by side apart.
     let third: u8 = rand::rng().random_range(1..=250);

@@ -156,10 +156,8 @@ impl Lab {
 
     /// A C tor onion service that answers for the frontend `hostname` as well.
     fn balanced_service(&self, spec: &OnionServiceSpec, hostname: &str) -> Result<OnionService> {
-        let service = self.onion_service(&OnionServiceSpec {
-            extra: String::new(),
-            ..spec.clone()
-        })?;
+        let service =
+            self.onion_service(&OnionServiceSpec { extra: String::new(), ..spec.clone() })?;
         // tor reads ob_config when it builds a descriptor; the option itself needs a restart.
         std::fs::write(
             service.hs_dir.join("ob_config"),
@@ -168,7 +166,10 @@ impl Lab {
         let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
         let torrc = std::fs::read_to_string(dir.join("torrc"))?;
         let line = format!("HiddenServicePort {} {}\n", spec.virtual_port, spec.target);
-        std::fs::write(dir.join("torrc"), torrc.replace(&line, &format!("{line}{}\n", spec.extra)))?;
+        std::fs::write(
+            dir.join("torrc"),
+            torrc.replace(&line, &format!("{line}{}\n", spec.extra)),
+        )?;
         let pid = nix::unistd::Pid::from_raw(i32::try_from(service.pid)?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
         wait_until("the service ends", 10, || {

@@ -111,7 +111,8 @@ impl Progress {
         let (start, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
         let what = &self.what;
         let seconds = elapsed.as_secs();
-        let _ = write!(std::io::stderr(), "{start}{what}: {text} ({seconds} s, ~{left} s left){end}");
+        let _ =
+            write!(std::io::stderr(), "{start}{what}: {text} ({seconds} s, ~{left} s left){end}");
     }
 
     /// It is done.

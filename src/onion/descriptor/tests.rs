@@ -83,20 +83,16 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
     let ours = points(16);
     let now = SystemTime::now();
     let built = build(&keys, &ours, 7, &NetParameters::default(), now).expect("it can be built");
-    let read = HsDesc::parse_decrypt_validate(
-        &built.text,
-        &keys.blinded.id(),
-        &keys.subcredential,
-        None,
-    )
-    .expect("arti decrypts it")
-    .dangerously_assume_timely();
-    let mut expected: Vec<_> = ours.iter().map(|(_, point)| *point.ipt_sid_key()).collect();
-    let mut found: Vec<_> = read.intro_points().iter().map(|point| *point.ipt_sid_key()).collect();
-    let order = |key: &HsIntroPtSessionIdKey| format!("{key:?}");
-    expected.sort_by_key(order);
-    found.sort_by_key(order);
-    assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+    let read =
+        HsDesc::parse_decrypt_validate(&built.text, &keys.blinded.id(), &keys.subcredential, None)
+            .expect("arti decrypts it")
+            .dangerously_assume_timely();
+    let name = |point: &IntroPointDesc| format!("{:?}", point.ipt_sid_key());
+    let mut expected: Vec<_> = ours.iter().map(|(_, point)| name(point)).collect();
+    let mut found: Vec<_> = read.intro_points().iter().map(name).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
     assert_eq!((built.intro_points, built.instances), (16, 6));
 }
 

@@ -33,8 +33,7 @@ impl Pacing {
     pub fn want(&mut self, now: Instant) {
         self.refill(now);
         if self.due.is_none() {
-            let next_token =
-                if self.tokens > 0 { now } else { (self.refilled + REFILL).max(now) };
+            let next_token = if self.tokens > 0 { now } else { (self.refilled + REFILL).max(now) };
             self.due = Some(next_token.max(now + DEBOUNCE));
         }
     }

@@ -130,7 +130,8 @@ impl Round {
         for period in periods {
             let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
             let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
-            let descriptor = descriptor::build(&period.keys, points, revision, netdir.params(), wall)?;
+            let descriptor =
+                descriptor::build(&period.keys, points, revision, netdir.params(), wall)?;
             let target = |hsdir: OwnedCircTarget| Target {
                 ids: RelayIds::from_relay_ids(&hsdir),
                 hsdir,

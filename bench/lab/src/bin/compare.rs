@@ -349,7 +349,10 @@ fn bounds(subjects: &[Subject]) -> bool {
         // A value that is no number holds no bound.
         let holds = measured <= at_most;
         all &= holds;
-        println!("| {what} | {measured:.2} | {at_most:.2} | {} |", if holds { "yes" } else { "NO" });
+        println!(
+            "| {what} | {measured:.2} | {at_most:.2} | {} |",
+            if holds { "yes" } else { "NO" }
+        );
     }
     all
 }

@@ -1,26 +1,12 @@
 //! A stock C tor client reaches a web server through RustBalance: many fresh circuits, large
 //! bodies, both directions at once, and the address's descriptor as tor reads it.
 
-#[path = "support/service.rs"]
-mod service;
-
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::OnceLock;
 
+use crate::service::{Service, Spec};
 use rustbalance_lab::client::{fresh_user, random_file, sha256};
-use rustbalance_lab::{Client, Lab, Size, measure, wait_until};
-use service::{Service, Spec};
-
-/// One lab and one client for the tests of this file.
-fn lab() -> &'static (Lab, Client) {
-    static LAB: OnceLock<(Lab, Client)> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let lab = Lab::shared(Size::Small).expect("a lab can be had");
-        let client = lab.client("serve").expect("a client starts");
-        (lab, client)
-    })
-}
+use rustbalance_lab::{Lab, measure, wait_until};
 
 /// An nginx with files of these sizes, named by their size; the hashes, in order.
 fn nginx(lab: &Lab, root: &std::path::Path, sizes: &[usize]) -> (String, String, Vec<String>) {
@@ -34,7 +20,7 @@ fn nginx(lab: &Lab, root: &std::path::Path, sizes: &[usize]) -> (String, String,
 
 #[test]
 fn two_hundred_fresh_circuits_none_fails_and_both_instances_serve() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let (tcp, _, hashes) = nginx(lab, root.path(), &[1024]);
     let service = Service::start(lab, &Spec { backends: vec![tcp], ..Spec::default() });
@@ -78,7 +64,7 @@ fn two_hundred_fresh_circuits_none_fails_and_both_instances_serve() {
 
 #[test]
 fn large_bodies_arrive_intact_over_tcp_and_unix_sockets() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let sizes = [1_000_000, 100_000_000];
     let (tcp, unix, hashes) = nginx(lab, root.path(), &sizes);
@@ -120,7 +106,7 @@ fn echo() -> String {
 #[test]
 fn both_directions_at_once() {
     const BYTES: usize = 20_000_000;
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let service = Service::start(lab, &Spec { backends: vec![echo()], ..Spec::default() });
     let mut stream =
         client.stream(&service.onion, 80, &fresh_user()).expect("the service can be reached");
@@ -137,7 +123,7 @@ fn both_directions_at_once() {
 
 #[test]
 fn tor_and_the_status_agree_about_the_descriptor() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let service = Service::start(lab, &Spec::default());
     // `ready` comes with the first point of each instance; the others follow.
     wait_until("a descriptor with every point on every HSDir", 60, || {
@@ -166,7 +152,7 @@ fn tor_and_the_status_agree_about_the_descriptor() {
 
 #[test]
 fn one_link_to_a_guard_and_reactors_where_they_belong() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let spec = Spec { instances: 4, ..Spec::default() };
     let service = Service::start(lab, &spec);
     for _ in 0..20 {
@@ -212,15 +198,15 @@ fn a_lost_introduction_point_is_replaced_and_published_again() {
     // Stop relays that are no authorities and not our guard, one after the other, until a point
     // was lost: with 3 points on 9 relays that is soon the case.
     let guard = measure::connections_to_relays(service.pid(), lab.relays());
-    let mut candidates = lab.relays().iter().filter(|relay| {
-        relay.v3ident.is_none() && !guard.contains_key(&relay.nickname)
-    });
+    let mut candidates = lab
+        .relays()
+        .iter()
+        .filter(|relay| relay.v3ident.is_none() && !guard.contains_key(&relay.nickname));
     let replaced = loop {
         let relay = candidates.next().expect("one of these relays carries a point");
         lab.stop_relay(relay).expect("it runs");
-        let republished = wait_until("a new descriptor", 40, || {
-            (revision(&service) > before).then_some(())
-        });
+        let republished =
+            wait_until("a new descriptor", 40, || (revision(&service) > before).then_some(()));
         if republished.is_ok() {
             break relay.nickname.clone();
         }
@@ -228,9 +214,10 @@ fn a_lost_introduction_point_is_replaced_and_published_again() {
     wait_until("three points again", 90, || {
         let status = service.service_status();
         let points = &status["instances"][0]["intro_points"];
-        let published = status["descriptors"].as_array()?.iter().all(|one| {
-            one["intro_points"] == 3 && one["hsdirs_ok"].as_u64() >= Some(1)
-        });
+        let published = status["descriptors"]
+            .as_array()?
+            .iter()
+            .all(|one| one["intro_points"] == 3 && one["hsdirs_ok"].as_u64() >= Some(1));
         (*points == 3 && published).then_some(())
     })
     .unwrap_or_else(|error| panic!("{replaced}: {error}\n{}", service.log()));

@@ -1,28 +1,15 @@
 //! What clients see when something breaks: a backend that dies, refuses or is not there, a port
 //! that is not served, a service that ends.
 
-#[path = "support/service.rs"]
-mod service;
-
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::service::{Service, Spec};
 use nix::sys::signal::Signal;
 use rustbalance_lab::client::{fresh_user, random_file};
-use rustbalance_lab::{Client, Lab, Size, wait_until};
-use service::{Service, Spec};
-
-/// One lab and one client for the tests of this file.
-fn lab() -> &'static (Lab, Client) {
-    static LAB: OnceLock<(Lab, Client)> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let lab = Lab::shared(Size::Small).expect("a lab can be had");
-        let client = lab.client("faults").expect("a client starts");
-        (lab, client)
-    })
-}
+use rustbalance_lab::wait_until;
 
 /// A backend that does `serve` with each connection, on a thread of its own.
 fn backend(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
@@ -39,7 +26,7 @@ fn backend(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
 
 #[test]
 fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let dying = backend(|mut stream| {
         let mut request = [0; 1024];
         let _ = stream.read(&mut request);
@@ -66,7 +53,7 @@ fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
 
 #[test]
 fn a_refused_backend_and_an_unknown_port_end_the_stream_at_once() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         listener.local_addr().expect("it is bound").to_string()
@@ -85,17 +72,17 @@ fn a_refused_backend_and_an_unknown_port_end_the_stream_at_once() {
 
 #[test]
 fn sigterm_lets_an_open_download_end_and_takes_no_new_client() {
-    let (lab, client) = lab();
-    let slow = backend(|mut stream| {
+    let (lab, client) = crate::lab();
+    let (open_gate, gate) = std::sync::mpsc::sync_channel::<()>(1);
+    let gate = Arc::new(Mutex::new(gate));
+    let slow = backend(move |mut stream| {
         let mut request = [0; 1024];
         let _ = stream.read(&mut request);
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 400000\r\n\r\n");
-        for _ in 0..40 {
-            if stream.write_all(&[1; 10_000]).is_err() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let _ = stream.write_all(&[1; 200_000]);
+        // The second half comes when the test has seen that the service drains.
+        let _ = gate.lock().expect("nobody panics with the gate").recv();
+        let _ = stream.write_all(&[2; 200_000]);
     });
     let mut service = Service::start(lab, &Spec { backends: vec![slow], ..Spec::default() });
     let answer = std::thread::scope(|scope| {
@@ -113,6 +100,7 @@ fn sigterm_lets_an_open_download_end_and_takes_no_new_client() {
         })
         .expect("it says so");
         client.fetch_fresh(&service.onion, 80, "/").expect_err("it takes no new client");
+        open_gate.send(()).expect("the backend waits");
         download.join().expect("no panic")
     });
     assert_eq!(answer.expect("the download came to its end").body.len(), 400_000);
@@ -121,14 +109,14 @@ fn sigterm_lets_an_open_download_end_and_takes_no_new_client() {
 
 #[test]
 fn a_second_sigterm_ends_at_once() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let endless = backend(|mut stream| {
         let mut request = [0; 1024];
         let _ = stream.read(&mut request);
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n");
-        while stream.write_all(&[1; 1000]).is_ok() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let _ = stream.write_all(&[1; 1000]);
+        // Never ends by itself: comes back when the other side has gone.
+        let _ = stream.read(&mut request);
     });
     let mut service = Service::start(lab, &Spec { backends: vec![endless], ..Spec::default() });
     let mut stream =
@@ -136,10 +124,8 @@ fn a_second_sigterm_ends_at_once() {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it is open");
     stream.read_exact(&mut [0; 1000]).expect("bytes come");
     service.signal(Signal::SIGTERM);
-    wait_until("draining", 10, || {
-        (service.service_status()["state"] == "draining").then_some(())
-    })
-    .expect("it says so");
+    wait_until("draining", 10, || (service.service_status()["state"] == "draining").then_some(()))
+        .expect("it says so");
     service.signal(Signal::SIGTERM);
     let status = service.wait(5);
     assert!(status.success(), "{status:?}");
@@ -147,7 +133,7 @@ fn a_second_sigterm_ends_at_once() {
 
 #[test]
 fn a_restart_keeps_the_address_and_the_guard_and_counts_on() {
-    let (lab, client) = lab();
+    let (lab, client) = crate::lab();
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     random_file(root.path(), "page", 1000).expect("it can be written");
     let nginx = lab.nginx(root.path()).expect("nginx starts");

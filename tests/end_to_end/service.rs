@@ -84,8 +84,13 @@ impl Service {
         let stderr = child.stderr.take().expect("it is piped");
         collect(stdout, Arc::clone(&log));
         collect(stderr, Arc::clone(&log));
-        let mut service =
-            Service { dir: Some(dir), child, onion: String::new(), log, ready_after: Duration::ZERO };
+        let mut service = Service {
+            dir: Some(dir),
+            child,
+            onion: String::new(),
+            log,
+            ready_after: Duration::ZERO,
+        };
         wait_until("ready", READY_SECONDS_MAX, || {
             let ended = service.child.try_wait().expect("it is our child");
             assert!(ended.is_none(), "it ended: {ended:?}\n{}", service.log());

@@ -1,0 +1,28 @@
+//! RustBalance as its users meet it: the real binary beside a private Tor network of C tor nodes,
+//! reached by a stock C tor client, with a real nginx behind.
+//!
+//! The lab is the one that `RUSTBALANCE_LAB_DIR` names, or a new one; run with one test thread, as
+//! `scripts/test` does, since two cores carry the network as well.
+
+#[path = "end_to_end/arti.rs"]
+mod arti;
+#[path = "end_to_end/faults.rs"]
+mod faults;
+#[path = "end_to_end/serve.rs"]
+mod serve;
+#[path = "end_to_end/service.rs"]
+mod service;
+
+use std::sync::OnceLock;
+
+use rustbalance_lab::{Client, Lab, Size};
+
+/// One lab and one client for all tests.
+fn lab() -> &'static (Lab, Client) {
+    static LAB: OnceLock<(Lab, Client)> = OnceLock::new();
+    LAB.get_or_init(|| {
+        let lab = Lab::shared(Size::Small).expect("a lab can be had");
+        let client = lab.client("test").expect("a client starts");
+        (lab, client)
+    })
+}
