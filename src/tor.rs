@@ -5,6 +5,7 @@
 //! knows what an onion service is.
 
 pub mod config;
+mod partition;
 pub mod stack;
 pub mod status;
 

@@ -47,6 +47,9 @@ pub(super) struct Shared {
     pub(super) services: Vec<ServiceShared>,
     /// Data cores that shall run.
     pub(super) cores: usize,
+    /// The Tor stacks, as they come up: the first from the control core, each further one from the
+    /// data core of its number.
+    pub(super) stacks: Vec<watch::Sender<Option<Arc<TorStack>>>>,
     /// Data cores that are up for the first time.
     cores_up: AtomicUsize,
     /// Rings when one more is.
@@ -63,17 +66,24 @@ impl Shared {
         group: Arc<CoreGroup>,
         services: Vec<ServiceShared>,
         cores: usize,
+        stacks: u16,
         order: watch::Receiver<Order>,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             group,
             services,
             cores,
+            stacks: (0..stacks).map(|_| watch::channel(None).0).collect(),
             cores_up: AtomicUsize::new(0),
             core_up: Notify::new(),
             order,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
+    }
+
+    /// How many Tor stacks there are.
+    pub(super) fn stack_count(&self) -> u16 {
+        u16::try_from(self.stacks.len()).unwrap_or(u16::MAX)
     }
 
     /// A data core has entered the group.
@@ -104,8 +114,6 @@ pub(super) struct ControlCore {
     pub(super) admin_socket: Option<std::path::PathBuf>,
     /// How long a drain may take.
     pub(super) drain: Duration,
-    /// Where the stack goes once there is one.
-    pub(super) stack: watch::Sender<Option<Arc<TorStack>>>,
     /// Where progress goes.
     pub(super) progress: watch::Sender<Progress>,
     /// The data threads.
@@ -161,7 +169,8 @@ impl ControlCore {
         self.shared.group.enter(CoreId::CONTROL);
         self.shared.cores_up().await;
         let mut order = self.shared.order.clone();
-        let stack = TorStack::new(&self.arti).map_err(|error| error.to_string())?;
+        let stack = TorStack::new(&self.arti, self.shared.stack_count())
+            .map_err(|error| error.to_string())?;
         let admin = self.serve_admin();
         let mut admin = std::pin::pin!(admin);
         let publish = self.publish(Arc::clone(&stack));
@@ -208,7 +217,9 @@ impl ControlCore {
             done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
         }
         self.shared.bootstrap.send_replace(None);
-        self.stack.send_replace(Some(Arc::clone(&stack)));
+        if let Some(first) = self.shared.stacks.first() {
+            first.send_replace(Some(Arc::clone(&stack)));
+        }
         let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
         let publishers = self.shared.services.iter().zip(&self.services).map(|(shared, own)| {
             let (master, revisions) = own;
@@ -227,7 +238,12 @@ impl ControlCore {
             };
             futures::future::join(publisher.run(), forward).map(|_| ())
         });
-        join_all(publishers).await;
+        let apart = async {
+            if self.shared.stack_count() > 1 {
+                stack.keep_guards_apart().await;
+            }
+        };
+        futures::future::join(join_all(publishers), apart).await;
         Ok(())
     }
 

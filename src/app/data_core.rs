@@ -14,7 +14,7 @@ use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
 use crate::runtime::core::build_driver;
 use crate::runtime::{CoreId, pinning};
-use crate::tor::TorStack;
+use crate::tor::{ArtiSettings, StackError, TorStack};
 
 /// What a data core is made with.
 pub(super) struct DataCore {
@@ -24,8 +24,8 @@ pub(super) struct DataCore {
     pub(super) cpu: usize,
     /// What all threads share.
     pub(super) shared: Arc<Shared>,
-    /// The Tor stack, once there is one.
-    pub(super) stack: watch::Receiver<Option<Arc<TorStack>>>,
+    /// arti's configuration, for a stack of its own.
+    pub(super) arti: ArtiSettings,
     /// What the threads are told.
     pub(super) order: watch::Receiver<Order>,
 }
@@ -105,9 +105,8 @@ impl DataCore {
     /// Run an instance of every service; from a drain on, only what is open.
     async fn serve(&self) {
         let mut order = self.order.clone();
-        let mut stack = self.stack.clone();
         tokio::select! {
-            Ok(()) = self.run_instances(&mut stack) => {}
+            Ok(()) = self.run_instances() => {}
             _ = order.wait_for(|order| *order != Order::Serve) => {}
         }
         // The instances' points are closed now. Open circuits are tasks and go on until here:
@@ -115,13 +114,13 @@ impl DataCore {
     }
 
     /// Run an instance of every service, for as long as the future is polled.
-    async fn run_instances(
-        &self,
-        stack: &mut watch::Receiver<Option<Arc<TorStack>>>,
-    ) -> Result<(), watch::error::RecvError> {
-        let stack = match stack.wait_for(Option::is_some).await?.as_ref() {
-            Some(stack) => Arc::clone(stack),
-            None => return Ok(()),
+    async fn run_instances(&self) -> Result<(), watch::error::RecvError> {
+        let stack = match self.stack().await? {
+            Ok(stack) => stack,
+            Err(error) => {
+                tracing::error!(core = self.number, "no Tor stack: {error}");
+                return Ok(());
+            }
         };
         let pool = match stack.circuit_pool() {
             Ok(pool) => pool,
@@ -136,7 +135,43 @@ impl DataCore {
             let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
             Instance::new(Arc::clone(&service.service), number, pool.clone()).run(serve)
         });
-        join_all(instances).await;
+        let apart = async {
+            if self.owns_stack() {
+                stack.keep_guards_apart().await;
+            }
+        };
+        futures::future::join(join_all(instances), apart).await;
         Ok(())
+    }
+
+    /// Whether this core makes the stack that it uses.
+    fn owns_stack(&self) -> bool {
+        (1..self.shared.stack_count()).contains(&self.number)
+    }
+
+    /// The Tor stack of this core: the one of all, or one of several, made here if it is this
+    /// core's to make.
+    async fn stack(&self) -> Result<Result<Arc<TorStack>, StackError>, watch::error::RecvError> {
+        if self.owns_stack() {
+            let own = &self.shared.stacks[usize::from(self.number)];
+            // A core that starts anew: the state of the old stack is free once nobody has it.
+            own.send_replace(None);
+            let first = self.stack_number(0).await?;
+            let stack = TorStack::beside(&first, &self.arti, self.number);
+            own.send_replace(stack.as_ref().ok().cloned());
+            return Ok(stack);
+        }
+        self.stack_number(usize::from(self.number % self.shared.stack_count())).await.map(Ok)
+    }
+
+    /// A stack that another core makes, once there is one.
+    async fn stack_number(&self, number: usize) -> Result<Arc<TorStack>, watch::error::RecvError> {
+        let mut slot = self.shared.stacks[number].subscribe();
+        loop {
+            if let Some(stack) = slot.borrow_and_update().as_ref() {
+                return Ok(Arc::clone(stack));
+            }
+            slot.changed().await?;
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct Options {
     pub services: Vec<ServiceOptions>,
     /// Which core runs what.
     pub plan: Plan,
+    /// Tor stacks, at most one an instance: 1 shares everything.
+    pub stacks: u16,
     /// arti's configuration.
     pub arti: ArtiSettings,
     /// Where the admin socket is; `None` for none.

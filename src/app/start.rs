@@ -41,6 +41,7 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
         return Err(StartError::NoService);
     }
     let instances = options.plan.data.len();
+    let stacks = options.stacks.clamp(1, u16::try_from(instances).unwrap_or(u16::MAX));
     let (cpu, drain) = ControlCore::settings(&options);
     let mut shared_services = Vec::new();
     let mut own = Vec::new();
@@ -60,15 +61,16 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
     let onions = shared_services.iter().map(|service| service.onion.clone()).collect();
     let (progress_writer, progress) = watch::channel(Progress { onions, ..Progress::default() });
     let (order, order_reader) = watch::channel(Order::Serve);
-    let (stack, stack_reader) = watch::channel(None);
-    let shared = Shared::new(CoreGroup::new(), shared_services, instances, order_reader.clone());
+    let group = CoreGroup::new();
+    group.set_stacks(stacks);
+    let shared = Shared::new(group, shared_services, instances, stacks, order_reader.clone());
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {
             number,
             cpu,
             shared: Arc::clone(&shared),
-            stack: stack_reader.clone(),
+            arti: options.arti.clone(),
             order: order_reader.clone(),
         };
         data.push(core.spawn().map_err(StartError::Thread)?);
@@ -80,7 +82,6 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
         arti: options.arti,
         admin_socket: options.admin_socket,
         drain,
-        stack,
         progress: progress_writer,
         data,
         order: order.clone(),

@@ -43,7 +43,7 @@ impl Shared {
             first.map_or(record.number, |other| other.number)
         };
         let link = |record: &std::sync::Arc<LinkRecord>| LinkStatus {
-            stack: 0,
+            stack: record.stack,
             core: u16::try_from(record.core.load(Relaxed)).ok().and_then(|at| at.checked_sub(1)),
             guard: guard(record),
             circuits: None,

@@ -73,6 +73,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         admin_socket: Some(config.admin_socket()),
         state_dir: config.state_dir.clone(),
         services,
+        stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
         plan,
         arti,
         drain: config.drain,

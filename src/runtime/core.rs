@@ -73,6 +73,8 @@ pub struct LinkRecord {
     pub peer: std::net::SocketAddr,
     /// Index of the core that polls the link now (as in [`CoreId`]).
     pub core: AtomicUsize,
+    /// The Tor stack that opened it.
+    pub stack: u16,
     /// Bytes received from the relay, TLS included.
     pub bytes_in: AtomicU64,
     /// Bytes sent to the relay, TLS included.
@@ -86,6 +88,8 @@ pub struct CoreGroup {
     data: RwLock<Vec<CoreHandle>>,
     /// Counts links placed so far: the next one goes to the next data core.
     links_placed: AtomicUsize,
+    /// Tor stacks that the cores share: data core `n` belongs to stack `n % stacks`.
+    stacks: AtomicUsize,
     /// Links that are open now.
     links: RwLock<Vec<std::sync::Weak<LinkRecord>>>,
     /// Numbers handed out to links so far.
@@ -165,14 +169,32 @@ impl CoreGroup {
         self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The data core that shall drive the next link: one after the other. `None` without any.
+    /// Say how many Tor stacks there are. Before any link opens.
+    pub fn set_stacks(&self, stacks: u16) {
+        self.stacks.store(usize::from(stacks.max(1)), Ordering::Relaxed);
+    }
+
+    /// The stack that a core belongs to; the control core belongs to the first.
+    fn stack_of(&self, core: Option<CoreId>) -> u16 {
+        let stacks = self.stacks.load(Ordering::Relaxed).max(1);
+        let index = core.and_then(CoreId::data_index).map_or(0, usize::from);
+        u16::try_from(index % stacks).unwrap_or(0)
+    }
+
+    /// The data core that shall drive the next link. A data core that asks keeps the link; what the
+    /// control core asks for goes to the data cores of its stack, one after the other. `None`
+    /// without data cores.
     pub(super) fn place_link(&self) -> Option<CoreHandle> {
+        let here = current_core();
         let data = self.data.read().unwrap_or_else(PoisonError::into_inner);
-        if data.is_empty() {
-            return None;
+        if let Some(core) = data.iter().find(|core| Some(core.id) == here) {
+            return Some(core.clone());
         }
+        let stack = self.stack_of(here);
+        let of_stack: Vec<&CoreHandle> =
+            data.iter().filter(|core| self.stack_of(Some(core.id)) == stack).collect();
         let turn = self.links_placed.fetch_add(1, Ordering::Relaxed);
-        data.get(turn % data.len()).cloned()
+        of_stack.get(turn.checked_rem(of_stack.len())?).map(|core| (*core).clone())
     }
 
     /// Take note of a link that has just connected.
@@ -181,6 +203,7 @@ impl CoreGroup {
             number: self.link_numbers.fetch_add(1, Ordering::Relaxed),
             peer,
             core: AtomicUsize::new(0),
+            stack: self.stack_of(current_core()),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
         });

@@ -1,4 +1,5 @@
-//! One Tor stack: link manager, guard manager, circuit manager and directory, without a TorClient.
+//! A Tor stack: link manager, guard manager, circuit manager and directory, without a TorClient.
+//! One for the whole process by default; further ones have guards of their own ([`TorStack::beside`]).
 //!
 //! ```text
 //!      data core 0         data core 1          control core
@@ -28,6 +29,7 @@ use tor_persist::{FsStateMgr, StateMgr};
 use tor_rtcompat::scheduler::TaskHandle;
 
 use super::config::{ArtiSettings, report};
+use super::partition::Share;
 use crate::runtime::CoreRuntime;
 
 /// Why a Tor stack could not be made or started.
@@ -68,39 +70,24 @@ fn manager<E: std::error::Error>(action: &'static str) -> impl FnOnce(E) -> Stac
     move |error| StackError::Manager { action, problem: report(&error) }
 }
 
-/// A Tor stack shared by all cores of the process.
-pub struct TorStack {
+/// The managers of one stack.
+struct Managers {
     /// Guards: asked for their persistent state and for clock skew.
     guardmgr: GuardMgr<CoreRuntime>,
     /// Circuits: every pool stands on it.
     circmgr: Arc<CircMgr<CoreRuntime>>,
-    /// Links; kept so that they live as long as the stack.
-    _chanmgr: Arc<ChanMgr<CoreRuntime>>,
-    /// The directory. Manager tasks hold weak references only: this one keeps it alive.
-    dirmgr: Arc<DirMgr<CoreRuntime>>,
-    /// Schedules of the managers' tasks: dropping one stops it.
-    _tasks: Vec<TaskHandle>,
+    /// Links.
+    chanmgr: Arc<ChanMgr<CoreRuntime>>,
+    /// Where guards and vanguards are kept.
+    state: FsStateMgr,
 }
 
-/// How far the directory is, for people.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BootstrapProgress {
-    /// 0.0 to 1.0.
-    pub fraction: f32,
-    /// What is being done or what is in the way.
-    pub text: String,
-}
-
-impl TorStack {
-    /// Make the stack. Call on the control core, with the data cores already in the group.
-    ///
-    /// # Errors
-    /// [`StackError`]; nothing is running afterwards.
-    pub fn new(settings: &ArtiSettings) -> Result<Arc<TorStack>, StackError> {
-        let runtime = CoreRuntime;
-        let config = settings.config();
+impl Managers {
+    /// Make them; `directory_name` is where their state lies, beside the directory cache.
+    fn new(settings: &ArtiSettings, directory_name: &str) -> Result<Managers, StackError> {
+        let (runtime, config) = (CoreRuntime, settings.config());
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
-        let state_dir = directory.cache_dir.with_file_name("state");
+        let state_dir = directory.cache_dir.with_file_name(directory_name);
         let state_error = |error: tor_persist::Error| StackError::State {
             path: state_dir.clone(),
             problem: report(&error),
@@ -125,22 +112,97 @@ impl TorStack {
         let circmgr =
             CircMgr::new(config, state.clone(), &runtime, Arc::clone(&chanmgr), &guardmgr)
                 .map_err(manager("start the circuit manager"))?;
-        let circmgr = Arc::new(circmgr);
-        let store = DirMgrStore::new(&directory, runtime, false)
-            .map_err(manager("open the directory cache"))?;
-        let dirmgr = DirMgr::create_unbootstrapped(directory, runtime, store, Arc::clone(&circmgr))
-            .map_err(manager("start the directory manager"))?;
-        let provider: Arc<dyn NetDirProvider> = Arc::clone(&dirmgr) as _;
-        let mut tasks = circmgr
-            .launch_background_tasks(&runtime, &provider, state)
+        Ok(Managers { guardmgr, circmgr: Arc::new(circmgr), chanmgr, state })
+    }
+
+    /// Start their tasks on the calling core.
+    fn launch(&self, directory: &Arc<dyn NetDirProvider>) -> Result<Vec<TaskHandle>, StackError> {
+        let mut tasks = self
+            .circmgr
+            .launch_background_tasks(&CoreRuntime, directory, self.state.clone())
             .map_err(manager("start the circuit manager's tasks"))?;
         tasks.extend(
-            chanmgr
-                .launch_background_tasks(&runtime, provider)
+            self.chanmgr
+                .launch_background_tasks(&CoreRuntime, Arc::clone(directory))
                 .map_err(manager("start the link manager's tasks"))?,
         );
+        Ok(tasks)
+    }
+}
+
+/// A Tor stack: the one that all cores share, or one of several.
+pub struct TorStack {
+    /// What it is made of.
+    managers: Managers,
+    /// The directory's manager, in the first stack. Manager tasks hold weak references only: this
+    /// one keeps it alive.
+    dirmgr: Option<Arc<DirMgr<CoreRuntime>>>,
+    /// The directory, the same for all stacks.
+    directory: Arc<dyn NetDirProvider>,
+    /// Which relays may be its guards.
+    share: Share,
+    /// Schedules of the managers' tasks: dropping one stops it.
+    #[expect(dead_code, reason = "kept for its Drop")]
+    tasks: Vec<TaskHandle>,
+}
+
+/// How far the directory is, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootstrapProgress {
+    /// 0.0 to 1.0.
+    pub fraction: f32,
+    /// What is being done or what is in the way.
+    pub text: String,
+}
+
+impl TorStack {
+    /// Make the first stack, with the directory, of a process that has `stacks` of them. Call on
+    /// the control core, with the data cores already in the group.
+    ///
+    /// # Errors
+    /// [`StackError`]; nothing is running afterwards.
+    pub fn new(settings: &ArtiSettings, stacks: u16) -> Result<Arc<TorStack>, StackError> {
+        let config = settings.config();
+        let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
+        let managers = Managers::new(settings, "state")?;
+        let store = DirMgrStore::new(&directory, CoreRuntime, false)
+            .map_err(manager("open the directory cache"))?;
+        let circmgr = Arc::clone(&managers.circmgr);
+        let dirmgr = DirMgr::create_unbootstrapped(directory, CoreRuntime, store, circmgr)
+            .map_err(manager("start the directory manager"))?;
+        let provider: Arc<dyn NetDirProvider> = Arc::clone(&dirmgr) as _;
+        let mut tasks = managers.launch(&provider)?;
         tasks.extend(DirProvider::download_task_handle(&dirmgr));
-        Ok(Arc::new(TorStack { guardmgr, circmgr, _chanmgr: chanmgr, dirmgr, _tasks: tasks }))
+        let share = Share { number: 0, of: stacks };
+        Ok(Arc::new(TorStack { managers, dirmgr: Some(dirmgr), directory: provider, share, tasks }))
+    }
+
+    /// Make a further stack, whose guards are no guards of the others. Call on the data core that
+    /// it shall live on, when `first` has a directory.
+    ///
+    /// # Errors
+    /// [`StackError`]; nothing is running afterwards.
+    pub fn beside(
+        first: &TorStack,
+        settings: &ArtiSettings,
+        number: u16,
+    ) -> Result<Arc<TorStack>, StackError> {
+        let managers = Managers::new(settings, &format!("state-{number}"))?;
+        let directory = first.directory();
+        let share = Share { number, of: first.share.of };
+        // Before the managers see the directory, and choose guards from it.
+        share.apply(&managers.guardmgr, &directory);
+        let tasks = managers.launch(&directory)?;
+        Ok(Arc::new(TorStack { managers, dirmgr: None, directory, share, tasks }))
+    }
+
+    /// Keep this stack's guards apart from the others', for as long as the future is polled.
+    pub async fn keep_guards_apart(&self) {
+        let mut events = self.directory.events();
+        self.share.apply(&self.managers.guardmgr, &self.directory);
+        while events.next().await.is_some() {
+            self.share.apply(&self.managers.guardmgr, &self.directory);
+        }
     }
 
     /// Get a directory that circuits can be built with. Retries by itself; cancel by dropping.
@@ -148,15 +210,14 @@ impl TorStack {
     /// # Errors
     /// When arti gives up for good.
     pub async fn bootstrap(&self) -> Result<(), StackError> {
-        self.dirmgr
-            .bootstrap()
-            .await
-            .map_err(|error| StackError::Bootstrap { problem: report(&error) })
+        let Some(dirmgr) = &self.dirmgr else { return Ok(()) };
+        dirmgr.bootstrap().await.map_err(|error| StackError::Bootstrap { problem: report(&error) })
     }
 
     /// Call `tell` with each step of the bootstrap, for as long as the future is polled.
     pub async fn watch_bootstrap(&self, mut tell: impl FnMut(BootstrapProgress)) {
-        let mut events = self.dirmgr.bootstrap_events();
+        let Some(dirmgr) = &self.dirmgr else { return };
+        let mut events = dirmgr.bootstrap_events();
         while let Some(status) = events.next().await {
             let now = SystemTime::now();
             let text = match status.blockage(now) {
@@ -169,7 +230,7 @@ impl TorStack {
 
     /// The network's directory: current consensus, parameters, and events when they change.
     pub fn directory(&self) -> Arc<dyn NetDirProvider> {
-        Arc::clone(&self.dirmgr) as _
+        Arc::clone(&self.directory)
     }
 
     /// A circuit pool for the calling core: circuits asked of it run there.
@@ -177,7 +238,7 @@ impl TorStack {
     /// # Errors
     /// When the core is shutting down.
     pub fn circuit_pool(&self) -> Result<CircuitPool, StackError> {
-        let pool = Arc::new(HsCircPool::new(&self.circmgr));
+        let pool = Arc::new(HsCircPool::new(&self.managers.circmgr));
         let provider = self.directory();
         let tasks = pool
             .launch_background_tasks(&CoreRuntime, &provider)
@@ -188,7 +249,7 @@ impl TorStack {
     /// How far our clock is off, as the guards tell: positive when our clock is behind theirs.
     /// `None` while nobody has told.
     pub fn clock_skew_ms(&self) -> Option<i64> {
-        let estimate = self.guardmgr.skew_events().get()?;
+        let estimate = self.managers.guardmgr.skew_events().get()?;
         let whole_ms = |skew: std::time::Duration| i64::try_from(skew.as_millis()).ok();
         match estimate.skew() {
             tor_proto::ClockSkew::Slow(skew) => whole_ms(skew),
@@ -199,7 +260,7 @@ impl TorStack {
 
     /// Write guards and vanguards to disk now.
     pub fn store_state(&self) {
-        if let Err(error) = self.guardmgr.store_persistent_state() {
+        if let Err(error) = self.managers.guardmgr.store_persistent_state() {
             tracing::warn!("cannot write the guard state: {}", report(&error));
         }
     }

@@ -223,3 +223,27 @@ fn a_lost_introduction_point_is_replaced_and_published_again() {
     .unwrap_or_else(|error| panic!("{replaced}: {error}\n{}", service.log()));
     client.fetch_fresh(&service.onion, 80, "/").expect("the service is still reached");
 }
+
+#[test]
+fn a_stack_for_each_instance_has_guards_of_its_own() {
+    let (lab, client) = crate::lab();
+    let spec = Spec { turbo_lines: "stacks = \"per-instance\"".to_owned(), ..Spec::default() };
+    let service = Service::start(lab, &spec);
+    for _ in 0..20 {
+        client.fetch_fresh(&service.onion, 80, "/").unwrap_or_else(|error| {
+            panic!("{error:#}\n{}", service.log());
+        });
+    }
+    let status = service.status();
+    let links = status["links"].as_array().expect("links are a list");
+    // Directory fetches open links as well, but only a guard carries rendezvous.
+    let guard = |stack: u64| {
+        let own = links.iter().filter(|link| link["stack"].as_u64() == Some(stack));
+        own.max_by_key(|link| link["bytes_out_total"].as_u64()).cloned()
+    };
+    let first = guard(0).expect("the first stack has a link");
+    let second = guard(1).expect("the second stack has a link");
+    assert_ne!(first["guard"], second["guard"], "{links:#?}");
+    // No cell crosses a core: a stack's link is driven by its instance's core.
+    assert_eq!((first["core"].as_u64(), second["core"].as_u64()), (Some(0), Some(1)), "{links:#?}");
+}

@@ -1,0 +1,97 @@
+//! The guards' DoS defence, met as it is in life: relays and services in two network namespaces,
+//! with the public network's parameters (`DoSCircuitCreationMinConnections=2`, `Rate=2`). More than
+//! two rendezvous a second for three minutes over one link: no CREATE is refused and no client
+//! fails. The control shows that the test can fail: a second link from the same address to the
+//! same guard, and clients fail.
+
+#[path = "end_to_end/service.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod service;
+
+use std::time::{Duration, Instant};
+
+use rustbalance_lab::{Client, Lab, LabOptions, Size, measure};
+use service::{Service, Spec};
+
+/// Fetch from fresh circuits at `rate` a second for `seconds`: how many came, and what failed.
+fn load(clients: &[Client], onions: &[&str], rate: u32, seconds: u64) -> (usize, Vec<String>) {
+    let started = Instant::now();
+    let total = u64::from(rate) * seconds;
+    let workers = 12;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let worker = |worker: u64| {
+            scope.spawn(move || {
+                let mut results = Vec::new();
+                // An open loop: each request has its intended start.
+                for turn in (worker..total).step_by(workers) {
+                    let due = Duration::from_secs_f64(turn as f64 / f64::from(rate));
+                    let wait = due.saturating_sub(started.elapsed());
+                    let (_bell, waiting) = std::sync::mpsc::sync_channel::<()>(1);
+                    let _ = waiting.recv_timeout(wait);
+                    let client = &clients[turn as usize % clients.len()];
+                    let onion = onions[turn as usize % onions.len()];
+                    results.push(client.fetch_fresh(onion, 80, "/").map_err(|e| format!("{e:#}")));
+                }
+                results
+            })
+        };
+        let running: Vec<_> = (0..workers as u64).map(worker).collect();
+        running.into_iter().flat_map(|one| one.join().expect("no panic")).collect()
+    });
+    let count = results.len();
+    (count, results.into_iter().filter_map(Result::err).collect())
+}
+
+/// A lab with namespaces, and clients in it.
+fn lab() -> (Lab, Vec<Client>) {
+    let options =
+        LabOptions { size: Size::Full, netns: true, quiet: true, ..LabOptions::default() };
+    let lab = Lab::start(options).expect("network namespaces can be made");
+    let clients = (0..3).map(|turn| lab.client(&format!("c{turn}")).expect("it starts")).collect();
+    (lab, clients)
+}
+
+#[test]
+fn one_link_carries_more_than_two_rendezvous_a_second() {
+    let (lab, clients) = lab();
+    let service = Service::start(&lab, &Spec::default());
+    let (count, failed) = load(&clients, &[&service.onion], 4, 180);
+    assert!(count >= 700, "{count}");
+    assert!(failed.is_empty(), "{} of {count}: {:?}\n{}", failed.len(), failed[0], service.log());
+    let status = service.service_status();
+    for instance in status["instances"].as_array().expect("a list") {
+        assert_eq!(instance["rendezvous_failed_total"], 0, "{instance:#}");
+    }
+    let connections = measure::connections_to_relays(service.pid(), lab.relays());
+    assert!(connections.values().all(|count| *count == 1), "{connections:?}");
+}
+
+#[test]
+fn a_second_link_to_the_same_guard_makes_clients_fail() {
+    let (lab, clients) = lab();
+    let first = Service::start(&lab, &Spec::default());
+    // A second process with the first one's guards, at the same address.
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let state = dir.path().join("state");
+    copy(&service::state_dir(&first).join("arti/state"), &state.join("arti/state"));
+    let second = Service::start_in(&lab, &Spec::default(), dir);
+    let (count, failed) = load(&clients, &[&first.onion, &second.onion], 8, 90);
+    let refused = failed.len() * 10 > count;
+    assert!(refused, "the defence did not show: {} of {count} failed", failed.len());
+}
+
+/// Copy a directory, each part readable for its owner alone.
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(to).expect("it can be made");
+    for entry in std::fs::read_dir(from).expect("it is there").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        match path.is_dir() {
+            true => copy(&path, &target),
+            false => {
+                std::fs::copy(&path, &target).expect("it can be copied");
+            }
+        }
+    }
+}
