@@ -12,6 +12,7 @@ mod process;
 pub mod run;
 pub mod status;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -23,6 +24,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
     };
+    if let Err(error) = process::no_core_dumps() {
+        // Standard error may have gone; the exit code says it as well.
+        let _ = writeln!(std::io::stderr(), "rustbalance: cannot switch core dumps off: {error}");
+        return ExitCode::FAILURE;
+    }
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args, validate_arti),

@@ -155,9 +155,6 @@ impl ControlCore {
             // A data core's panic was caught and reported by itself.
             let _ = thread.join();
         }
-        if let Some(path) = &self.admin_socket {
-            let _ = std::fs::remove_file(path);
-        }
         tracing::debug!("released {}", self.state_dir.path().display());
         self.progress.send_modify(|progress| {
             progress.ended = Some(ended.err().unwrap_or_default());

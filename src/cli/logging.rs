@@ -20,5 +20,7 @@ pub fn init() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(true)
+        // It would tell them on standard error by `eprintln!`, which panics where that has gone.
+        .log_internal_errors(false)
         .try_init();
 }

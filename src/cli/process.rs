@@ -4,15 +4,20 @@
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Make the process fit to hold a key.
+/// Switch core dumps off: one would hold the master key. Before any command reads a key.
 ///
 /// # Errors
-/// When the kernel refuses to switch core dumps off: then no key may be read.
-pub fn harden() -> std::io::Result<()> {
-    // A core dump would hold the master key. The soft limit stops the kernel's own file, the flag
-    // also stops a handler named in core_pattern, and ptrace by others.
+/// When the kernel refuses: then no key may be read.
+pub fn no_core_dumps() -> std::io::Result<()> {
+    // The limit stops the kernel's own file; the flag also stops a handler named in core_pattern,
+    // and ptrace by others.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     set_dumpable(false)?;
+    Ok(())
+}
+
+/// Make the process fit to serve: room for descriptors, and a TLS provider.
+pub fn prepare() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -21,5 +26,4 @@ pub fn harden() -> std::io::Result<()> {
     }
     // An embedding program may have installed its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Ok(())
 }

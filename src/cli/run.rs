@@ -4,6 +4,7 @@
 //! state directory, arti's tables. Standard output carries two facts, a line each: `onion ADDRESS`
 //! and `ready`. Everything else goes to standard error.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -34,29 +35,37 @@ pub fn run(args: &RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(errors)) => {
             for error in errors {
-                eprintln!("rustbalance: {error}");
+                say(&error);
             }
             ExitCode::from(EXIT_CONFIG)
         }
         Err(Failure::Failed(error)) => {
-            eprintln!("rustbalance: {error}");
+            say(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tell the operator. Whoever reads may have gone, which is no reason to panic as `eprintln!` does.
+fn say(text: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "rustbalance: {text}");
 }
 
 /// Check everything, start, and wait for the end.
 fn serve(args: &RunArgs) -> Result<(), Failure> {
     let config = args.config().map_err(Failure::Config)?;
     for warning in &config.warnings {
-        eprintln!("rustbalance: warning: {warning}");
+        say(&format_args!("warning: {warning}"));
     }
-    let arti = ArtiSettings::check(&config.arti, &config.state_dir)
-        .map_err(|errors| Failure::Config(errors.iter().map(ToString::to_string).collect()))?;
+    let arti = ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
+        let file = args.config.iter().map(|file| format!("{}: ", file.display()));
+        let file: String = file.collect();
+        Failure::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
+    })?;
     StateDir::check(&config.state_dir).map_err(|error| config_error(&error))?;
+    super::process::prepare();
     // Keys that exist are read now: a start that is refused writes nothing.
     let keys = existing_keys(&config).map_err(Failure::Config)?;
-    super::process::harden().map_err(|error| Failure::Failed(error.to_string()))?;
     let cpus = pinning::available_cores().len();
     let instances = match config.turbo.instances {
         // The plan knows which CPUs are data cores, and the cgroup's quota.
@@ -65,7 +74,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     };
     let plan = pinning::plan(instances, config.turbo.cores.as_deref());
     for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
-        eprintln!("rustbalance: warning: {warning}");
+        say(&format_args!("warning: {warning}"));
     }
     let state_dir = StateDir::take(&config.state_dir).map_err(|error| config_error(&error))?;
     let services = services(&config, keys).map_err(Failure::Config)?;
@@ -92,6 +101,7 @@ fn config_error(error: &dyn std::error::Error) -> Failure {
 fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>> {
     let mut errors = Vec::new();
     let mut keys = Vec::new();
+    let mut owners = HashMap::new();
     for service in &config.services {
         let path = config.key_file(service);
         if service.key_path.is_none() && !path.exists() {
@@ -99,7 +109,16 @@ fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>>
             continue;
         }
         match MasterKey::load(&path) {
-            Ok(key) => keys.push(Some(key)),
+            Ok(key) => {
+                if let Some(other) = owners.insert(key.onion_address(), &service.name) {
+                    errors.push(format!(
+                        "service {:?}: its key is the one of service {other:?}; give each service \
+                         a key of its own",
+                        service.name
+                    ));
+                }
+                keys.push(Some(key));
+            }
             Err(error) => errors.push(format!("service {:?}: {error}", service.name)),
         }
     }
@@ -118,7 +137,7 @@ fn services(
                 let path = config.key_file(service);
                 let (key, _) =
                     MasterKey::load_or_create(&path).map_err(|error| vec![error.to_string()])?;
-                eprintln!("rustbalance: made a new key: {}", path.display());
+                say(&format_args!("made a new key: {}", path.display()));
                 key
             }
         };
@@ -198,7 +217,7 @@ fn follow(running: &Running) -> Result<(), String> {
                         // As asked for: at once. The descriptors go with the process.
                         std::process::exit(0);
                     }
-                    eprintln!("rustbalance: draining; once more ends at once");
+                    say(&"draining; once more ends at once");
                     running.drain();
                 }
             }
@@ -241,13 +260,13 @@ impl Teller {
             self.told_ready = true;
             let _ = writeln!(facts, "ready");
             let seconds = self.started.elapsed().as_secs_f32();
-            eprintln!("rustbalance: ready after {seconds:.1} s");
+            say(&format_args!("ready after {seconds:.1} s"));
         }
         // Whoever reads may have gone; that is no reason to stop serving.
         let _ = facts.flush();
         let (last, at) = &self.last;
         if !progress.text.is_empty() && *last != progress.text && at.elapsed() >= TELL_INTERVAL {
-            eprintln!("rustbalance: {:?}: {}", progress.state, progress.text);
+            say(&format_args!("{:?}: {}", progress.state, progress.text));
             self.last = (progress.text.clone(), Instant::now());
         }
     }

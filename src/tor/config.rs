@@ -27,7 +27,7 @@ pub enum ArtiSettingsError {
         key: String,
     },
     /// arti refuses a value.
-    #[error("[arti]: {problem}")]
+    #[error("[arti]: {problem}; correct the value, or remove the key")]
     Refused {
         /// arti's own words.
         problem: String,

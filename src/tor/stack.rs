@@ -1,5 +1,6 @@
 //! A Tor stack: link manager, guard manager, circuit manager and directory, without a TorClient.
-//! One for the whole process by default; further ones have guards of their own ([`TorStack::beside`]).
+//! One for the whole process by default; further ones have guards of their own
+//! ([`TorStack::beside`]).
 //!
 //! ```text
 //!      data core 0         data core 1          control core

@@ -173,6 +173,53 @@ async fn a_backend_that_breaks_off_in_mid_stream_aborts_the_stream_after_what_it
     assert_eq!((counters.streams_open(), plane.status()[0].open), (0, 0));
 }
 
+/// Serve a client whose upload never ends with a backend that does not read it, sends an answer of
+/// `length` bytes and ends as `end` does. The client has to get all of it.
+async fn answer_early(
+    length: usize,
+    end: impl AsyncFnOnce(tokio::net::TcpStream),
+) -> StreamOutcome {
+    let (listener, address) = listen().await;
+    let plane = Plane::new(vec![port_80(vec![address])]);
+    let counters = Arc::new(InstanceCounters::default());
+    let (begun, client, _fate) = begin(80);
+    let served = serve(&plane, begun, &counters);
+    let (mut read, mut write) = tokio::io::split(client);
+    let upload = tokio::spawn(async move { while write.write_all(&[7; 8192]).await.is_ok() {} });
+    let backend = async {
+        let (mut backend, _) = listener.accept().await.expect("it connects");
+        backend.readable().await.expect("the upload comes");
+        send_noise(&mut backend, 6, length).await;
+        end(backend).await;
+    };
+    let client = async {
+        expect_noise(&mut read, 6, length).await;
+        // Whether it ends well or is broken off, it ends.
+        let _ = read.read_to_end(&mut Vec::new()).await;
+    };
+    soon(async { tokio::join!(backend, client) }).await;
+    let outcome = soon(served).await.expect("no panic");
+    drop(read);
+    soon(upload).await.expect("the upload is refused, and ends");
+    assert_eq!((counters.streams_open(), plane.status()[0].open), (0, 0));
+    outcome
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_early_and_reads_no_more_delivers_its_whole_answer() {
+    // It says that it is done, and keeps the rest of the upload waiting until it is left.
+    let polite = async |mut backend: tokio::net::TcpStream| {
+        backend.shutdown().await.expect("it is open");
+        let left = async { while backend.read(&mut [0; 8192]).await.is_ok_and(|read| read > 0) {} };
+        left.await;
+    };
+    assert_eq!(answer_early(300_000, polite).await, StreamOutcome::Done);
+    // It closes with the upload unread, which resets the connection (RFC 1122, 4.2.2.13).
+    let rude = async |backend: tokio::net::TcpStream| drop(backend);
+    let outcome = answer_early(1000, rude).await;
+    assert!(matches!(outcome, StreamOutcome::Done | StreamOutcome::BackendDied), "{outcome:?}");
+}
+
 #[tokio::test]
 async fn bytes_are_flushed_before_a_break_is_told() {
     let (client_near, mut client) = begin_open();

@@ -112,12 +112,13 @@ fn run(arguments: &Arguments) -> Result<bool> {
         service.wait_reachable(&clients[0], 80)?;
         subjects.push(subject(name, service.hostname.clone(), service.pid));
     }
-    for (name, instances, vanguards) in [
-        ("RustBalance, 2 instances, lite", 2, "lite"),
-        ("RustBalance, 1 instance, lite", 1, "lite"),
-        ("RustBalance, 2 instances, full", 2, "full"),
+    for (name, turbo, vanguards) in [
+        ("RustBalance, 2 instances, lite", "instances = 2", "lite"),
+        ("RustBalance, 2 instances, 2 stacks, lite", "instances = 2\nstacks = 2", "lite"),
+        ("RustBalance, 1 instance, lite", "instances = 1", "lite"),
+        ("RustBalance, 2 instances, full", "instances = 2", "full"),
     ] {
-        subjects.push(rustbalance(&lab, arguments, name, instances, vanguards, &target)?);
+        subjects.push(rustbalance(&lab, arguments, name, turbo, vanguards, &target)?);
     }
     let mut raw = match &arguments.raw {
         Some(path) => Some(std::fs::File::create(path).context("cannot write the raw data")?),
@@ -145,7 +146,7 @@ fn rustbalance(
     lab: &Lab,
     arguments: &Arguments,
     name: &'static str,
-    instances: u16,
+    turbo: &str,
     vanguards: &str,
     target: &str,
 ) -> Result<Subject> {
@@ -154,7 +155,7 @@ fn rustbalance(
     let config = dir.join("rustbalance.toml");
     let text = format!(
         "state_dir = \"{}\"\n[[service]]\nname = \"main\"\n[[service.port]]\nvirtual = 80\n\
-         backends = [\"{target}\"]\n[turbo]\ninstances = {instances}\n\
+         backends = [\"{target}\"]\n[turbo]\n{turbo}\n\
          [arti.vanguards]\nmode = \"{vanguards}\"\n{}",
         dir.join("state").display(),
         lab.arti_toml()
@@ -333,13 +334,15 @@ fn print_table(subjects: &[Subject]) {
 
 /// The bounds of docs/SPECIFICATION.md, by ratio to C tor in this run.
 fn bounds(subjects: &[Subject]) -> bool {
-    let (tor, two) = (&subjects[0], &subjects[2]);
+    let (tor, two, stacks) = (&subjects[0], &subjects[2], &subjects[3]);
     let ratio = |of: &[f64], to: &[f64]| median(of) / median(to);
     let memory = rss_bytes(two.pid) as f64 / rss_bytes(tor.pid) as f64;
     let start = two.start_seconds.unwrap_or(f64::INFINITY);
     let rows = [
         ("CPU a byte, to C tor's", ratio(&two.bulk, &tor.bulk), 1.6),
+        ("CPU a byte with 2 stacks, to C tor's", ratio(&stacks.bulk, &tor.bulk), 1.45),
         ("CPU a client, to C tor's", ratio(&two.client, &tor.client), 1.2),
+        ("CPU a client with 2 stacks, to C tor's", ratio(&stacks.client, &tor.client), 1.1),
         ("memory, to one C tor's", memory, 1.0),
         ("start to ready, s", start, 5.0),
     ];
