@@ -94,6 +94,17 @@ pub const HELLO_SECONDS_MAX: u64 = 60;
 const _: () = assert!(RELAY_BUFFER_BYTES >= 498);
 const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MAX);
 
+// ---------- drain ----------
+
+/// After the last stream has closed, the links must be quiet for this long before the end: longer
+/// than a client takes to acknowledge a window of cells.
+pub const DRAIN_QUIET_MS: u64 = 1_000;
+
+/// But no longer than this, since circuits and padding keep a link from ever being quite still.
+pub const DRAIN_SETTLE_MS: u64 = 5_000;
+
+const _: () = assert!(DRAIN_QUIET_MS < DRAIN_SETTLE_MS);
+
 // ---------- admin ----------
 
 /// One request on the admin socket.

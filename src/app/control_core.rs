@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::options::Options;
 use super::running::{Order, Progress};
+use crate::limits;
 use crate::onion::revision::Revisions;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::onion::{Publisher, Service};
@@ -285,9 +286,32 @@ impl ControlCore {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
+        let settled = async {
+            empty.await;
+            self.links_settle(deadline).await;
+        };
         tokio::select! {
-            () = empty => {}
+            () = settled => {}
             _ = order.wait_for(|order| *order == Order::Stop) => {}
+        }
+    }
+
+    /// Wait until the links have been quiet for a moment: a stream that has closed may still have
+    /// cells in its circuit's queue, which go out as the client acknowledges others.
+    async fn links_settle(&self, deadline: Instant) {
+        let sent = || -> u64 {
+            let links = self.shared.group.links();
+            links.iter().map(|link| link.bytes_out.load(Ordering::Relaxed)).sum()
+        };
+        let quiet = Duration::from_millis(limits::DRAIN_QUIET_MS);
+        let latest = deadline.min(Instant::now() + Duration::from_millis(limits::DRAIN_SETTLE_MS));
+        let (mut last, mut since) = (sent(), Instant::now());
+        while Instant::now() < latest && since.elapsed() < quiet {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let now = sent();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
         }
     }
 }

@@ -27,6 +27,11 @@ impl CoreId {
         CoreId(index + 1)
     }
 
+    /// Index among all cores: 0 is the control core.
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
     /// The number of this data core, or `None` for the control core.
     pub fn data_index(self) -> Option<u16> {
         self.0.checked_sub(1)
@@ -202,7 +207,7 @@ impl CoreGroup {
         let record = Arc::new(LinkRecord {
             number: self.link_numbers.fetch_add(1, Ordering::Relaxed),
             peer,
-            core: AtomicUsize::new(0),
+            core: AtomicUsize::new(current_core().map_or(0, CoreId::index)),
             stack: self.stack_of(current_core()),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),

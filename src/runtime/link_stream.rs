@@ -69,8 +69,7 @@ impl LinkStream {
             self.socket = Some(TcpStream::from_std(socket.into_std()?)?);
             self.registered = here;
             if let (Some(record), Some(core)) = (&self.record, here) {
-                let index = core.data_index().map_or(0, |index| usize::from(index) + 1);
-                record.core.store(index, Ordering::Relaxed);
+                record.core.store(core.index(), Ordering::Relaxed);
             }
         }
         self.socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())

@@ -46,8 +46,10 @@ fn an_arti_client_fetches_too() {
                 .unwrap_or_else(|error| panic!("{error:?}\n{}", service.log()));
             stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").await.expect("the stream is open");
             stream.flush().await.expect("the stream is open");
+            // tor-proto 0.47 ends every stream with MISC, which it reads as an error itself: the
+            // body is taken by its length, and what the end looks like does not matter here.
             let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.expect("the answer comes");
+            let _ = stream.read_to_end(&mut answer).await;
             let head = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
             assert_eq!(sha256(&answer[head + 4..]), hash);
         }
