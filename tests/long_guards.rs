@@ -5,7 +5,6 @@
 //! same guard, and clients fail.
 
 #[path = "end_to_end/service.rs"]
-#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
 
 use std::time::{Duration, Instant};

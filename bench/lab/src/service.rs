@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 use crate::client::fresh_user;
 use crate::node::{self, Side};
 use crate::wait::wait_until;
-use crate::{Client, Lab, free_port};
+use crate::{Client, Lab};
 
-/// What a C tor onion service is made with.
+/// What a C tor onion service is made with. By default port 80 leads to 127.0.0.1:80, with
+/// vanguards lite, as tor has it.
 #[derive(Clone, Debug)]
 pub struct OnionServiceSpec {
     /// The port that clients ask for.
@@ -22,6 +23,13 @@ pub struct OnionServiceSpec {
     pub extra: String,
 }
 
+impl Default for OnionServiceSpec {
+    fn default() -> OnionServiceSpec {
+        let (target, extra) = ("127.0.0.1:80".to_owned(), String::new());
+        OnionServiceSpec { virtual_port: 80, target, vanguards_lite: true, extra }
+    }
+}
+
 /// A running C tor onion service.
 #[derive(Debug)]
 pub struct OnionService {
@@ -31,7 +39,7 @@ pub struct OnionService {
     pub pid: u32,
     /// Its key and hostname.
     pub hs_dir: PathBuf,
-    /// Its control port, on 127.0.0.1.
+    /// Its control port, on 127.0.0.1 where services run.
     pub control_port: u16,
 }
 
@@ -41,13 +49,20 @@ impl Lab {
     /// # Errors
     /// When it does not start.
     pub fn onion_service(&self, spec: &OnionServiceSpec) -> Result<OnionService> {
-        let dir = self.dir().join(self.unique("service"));
+        self.onion_service_of(spec, None)
+    }
+
+    /// A C tor onion service that answers for an OnionBalance `frontend` as well.
+    pub(crate) fn onion_service_of(
+        &self,
+        spec: &OnionServiceSpec,
+        frontend: Option<&str>,
+    ) -> Result<OnionService> {
+        let dir = self.new_directory("service")?;
         let hs_dir = dir.join("hs");
-        node::make_directory(&dir)?;
         node::make_directory(&hs_dir)?;
-        let control_port = free_port()?;
         let mut torrc = format!(
-            "SocksPort 0\nControlPort 127.0.0.1:{control_port}\nVanguardsLiteEnabled {}\n",
+            "SocksPort 0\nControlPort 127.0.0.1:auto\nVanguardsLiteEnabled {}\n",
             u8::from(spec.vanguards_lite)
         );
         if let Some(namespaces) = &self.record().namespaces {
@@ -55,20 +70,25 @@ impl Lab {
             torrc.push_str(&format!("OutboundBindAddress {address}\n"));
         }
         torrc.push_str(&format!(
-            "HiddenServiceDir {}\nHiddenServicePort {} {}\n{}\n{}",
+            "HiddenServiceDir {}\nHiddenServicePort {} {}\n",
             hs_dir.display(),
             spec.virtual_port,
             spec.target,
-            spec.extra,
-            self.record().dir_authorities
         ));
+        if let Some(frontend) = frontend {
+            torrc.push_str("HiddenServiceOnionBalanceInstance 1\n");
+            let line = format!("MasterOnionAddress {frontend}\n");
+            std::fs::write(hs_dir.join("ob_config"), line).context("cannot write ob_config")?;
+        }
+        torrc.push_str(&format!("{}\n{}", spec.extra, self.record().dir_authorities));
         node::write_torrc(&dir, &torrc)?;
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
-        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
+        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 120)?;
         let hostname = std::fs::read_to_string(hs_dir.join("hostname"))
             .context("the service has no hostname")?;
         let hostname = hostname.trim().to_owned();
+        let control_port = node::listener(&dir, "Control")?.port();
         Ok(OnionService { hostname, pid: child.id(), hs_dir, control_port })
     }
 }
