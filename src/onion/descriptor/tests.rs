@@ -87,7 +87,10 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
         HsDesc::parse_decrypt_validate(&built.text, &keys.blinded.id(), &keys.subcredential, None)
             .expect("arti decrypts it")
             .dangerously_assume_timely();
-    let name = |point: &IntroPointDesc| format!("{:?}", point.ipt_sid_key());
+    let name = |point: &IntroPointDesc| {
+        let key: &ed25519::PublicKey = point.ipt_sid_key().as_ref();
+        *key.as_bytes()
+    };
     let mut expected: Vec<_> = ours.iter().map(|(_, point)| name(point)).collect();
     let mut found: Vec<_> = read.intro_points().iter().map(name).collect();
     expected.sort();
