@@ -7,31 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::Lab;
 use crate::control::{Control, ControlAddress};
-use crate::keeper::Process;
 use crate::node::{self, Side};
 use crate::socks;
 pub use crate::socks::{SocksAddress, Stream};
+use crate::wait::free_port;
 
-/// How long a client may take to bootstrap.
-const BOOTSTRAP_SECONDS_MAX: u64 = 120;
-
-/// How long one request may wait for the next byte.
+/// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running C tor client.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Client {
     /// Its SOCKS port.
     socks: SocksAddress,
     /// Its control port.
     control: ControlAddress,
     /// Its process.
-    process: Process,
+    pid: u32,
 }
 
 /// The answer to a request.
@@ -69,56 +65,43 @@ pub fn fresh_user() -> String {
 }
 
 impl Lab {
-    /// The C tor client of this name, ready to be used; it is started where it does not run yet.
-    /// Other processes have clients of their own, except those that have joined the same lab.
+    /// Start a C tor client, and wait until it can be used.
     ///
     /// # Errors
-    /// When the name is no name, or it does not start.
+    /// When it does not start.
     pub fn client(&self, name: &str) -> Result<Client> {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-            bail!("{name:?} is no name for a client: use letters, digits, - and _");
-        }
-        // Held while it starts: whoever asks for the same one waits for it.
-        let mut clients =
-            self.clients.lock().map_err(|_| anyhow::anyhow!("a client's start panicked"))?;
-        let record = self.dir().join(format!("client-{name}.json"));
-        let known = clients.get(name).cloned().or_else(|| {
-            let text = std::fs::read(&record).ok().filter(|_| self.lasting)?;
-            serde_json::from_slice(&text).ok()
-        });
-        if let Some(client) = known
-            && client.process.runs()
-        {
-            return Ok(client);
-        }
-        let client = self.client_with(name, "")?;
-        if self.lasting {
-            std::fs::write(&record, serde_json::to_vec(&client)?)
-                .with_context(|| format!("cannot write {}", record.display()))?;
-        }
-        clients.insert(name.to_owned(), client.clone());
-        Ok(client)
+        self.client_with(name, "")
     }
 
-    /// Start another C tor client, with further lines in its torrc.
+    /// Start a C tor client with further lines in its torrc.
     ///
     /// # Errors
     /// When it does not start.
     pub fn client_with(&self, name: &str, extra: &str) -> Result<Client> {
-        let dir = self.new_directory(&format!("client-{name}"))?;
-        // Unix sockets can be reached from another network namespace.
-        let mut torrc = match &self.record().namespaces {
+        let dir = self.dir().join(self.unique(&format!("client-{name}")));
+        node::make_directory(&dir)?;
+        let (socks, control, mut torrc) = match &self.record().namespaces {
             None => {
-                "SocksPort 127.0.0.1:auto IsolateSOCKSAuth\nControlPort 127.0.0.1:auto\n".to_owned()
+                let (socks, control) = (free_port()?, free_port()?);
+                let torrc = format!(
+                    "SocksPort 127.0.0.1:{socks} IsolateSOCKSAuth\n\
+                     ControlPort 127.0.0.1:{control}\n"
+                );
+                let local = |port: u16| ([127, 0, 0, 1], port).into();
+                (SocksAddress::Tcp(local(socks)), ControlAddress::Tcp(local(control)), torrc)
             }
-            Some(namespaces) => format!(
-                "SocksPort unix:{dir}/socks IsolateSOCKSAuth\nControlPort unix:{dir}/control\n\
-                 OutboundBindAddress {}\n",
-                namespaces.add_service_address()?,
-                dir = dir.display(),
-            ),
+            Some(namespaces) => {
+                let (socks, control) = (dir.join("socks"), dir.join("control"));
+                let torrc = format!(
+                    "SocksPort unix:{} IsolateSOCKSAuth\nControlPort unix:{}\n\
+                     OutboundBindAddress {}\n",
+                    socks.display(),
+                    control.display(),
+                    namespaces.add_service_address()?
+                );
+                (SocksAddress::Unix(socks), ControlAddress::Unix(control), torrc)
+            }
         };
-        torrc.push_str("GeoIPFile /dev/null\nGeoIPv6File /dev/null\n");
         torrc.push_str(extra);
         torrc.push('\n');
         torrc.push_str(&self.record().dir_authorities);
@@ -127,19 +110,9 @@ impl Lab {
         progress.tell("starting");
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
-        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", BOOTSTRAP_SECONDS_MAX)?;
+        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
         progress.done("bootstrapped");
-        let process = Process::of(child.id()).context("the client ended")?;
-        let (socks, control) = match namespaces {
-            None => (
-                SocksAddress::Tcp(node::listener(&dir, "Socks")?),
-                ControlAddress::Tcp(node::listener(&dir, "Control")?),
-            ),
-            Some(_) => {
-                (SocksAddress::Unix(dir.join("socks")), ControlAddress::Unix(dir.join("control")))
-            }
-        };
-        Ok(Client { socks, control, process })
+        Ok(Client { socks, control, pid: child.id() })
     }
 }
 
@@ -151,7 +124,7 @@ impl Client {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.process.pid
+        self.pid
     }
 
     /// Where its control port is.
@@ -165,31 +138,6 @@ impl Client {
     /// When it does not answer.
     pub fn control(&self) -> Result<Control> {
         Control::connect(&self.control)
-    }
-
-    /// Send a command to the control port; the lines of the answer, without their codes.
-    ///
-    /// # Errors
-    /// When tor says no.
-    pub fn control_command(&self, command: &str) -> Result<Vec<String>> {
-        self.control()?.command(command)
-    }
-
-    /// Have this tor fetch a descriptor from the HSDirs; the document, as tor accepted it.
-    ///
-    /// # Errors
-    /// When no HSDir has one that tor accepts.
-    pub fn hs_fetch_descriptor(&self, onion: &str) -> Result<String> {
-        self.control()?.fetch_descriptor(onion)
-    }
-
-    /// Make this tor forget all descriptors, and use no circuit again that it has. Takes up to
-    /// 10 s, since tor does not do it more often.
-    ///
-    /// # Errors
-    /// When tor does not.
-    pub fn forget_descriptors(&self) -> Result<()> {
-        self.control()?.new_identity()
     }
 
     /// Open a stream, on circuits that `user` alone has.

@@ -4,15 +4,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use crate::socks::Stream;
 
 /// Where a control port is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlAddress {
     /// On loopback.
     Tcp(SocketAddr),
@@ -23,17 +22,12 @@ pub enum ControlAddress {
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// More HSDirs than a descriptor can have in both time periods.
-const HSDIRS_MAX: usize = 64;
-
 /// A conversation.
 pub struct Control {
     /// What tor says.
     reader: BufReader<Stream>,
     /// What we say.
     writer: Stream,
-    /// Events that came and that nobody has asked for yet.
-    events: Vec<String>,
 }
 
 impl Control {
@@ -47,7 +41,7 @@ impl Control {
         };
         stream.set_timeout(TIMEOUT)?;
         let writer = stream.try_clone()?;
-        let mut control = Control { reader: BufReader::new(stream), writer, events: Vec::new() };
+        let mut control = Control { reader: BufReader::new(stream), writer };
         let info = control.command("PROTOCOLINFO 1")?.join("\n");
         let cookie = info.split("COOKIEFILE=\"").nth(1).and_then(|rest| rest.split('"').next());
         let cookie = std::fs::read(cookie.context("tor names no cookie")?)?;
@@ -65,9 +59,8 @@ impl Control {
         let mut lines = Vec::new();
         loop {
             let (code, last, text) = self.reply_line()?;
-            // Events may come in between; `event` looks at them later.
+            // Asynchronous events may come in between; whoever wants them uses `event`.
             if code == "650" {
-                self.events.push(text);
                 continue;
             }
             if !code.starts_with('2') {
@@ -111,55 +104,32 @@ impl Control {
     /// Have tor fetch a descriptor from the HSDirs; the document, as tor accepted it.
     ///
     /// # Errors
-    /// When no HSDir has one that tor accepts.
+    /// When tor finds none, or refuses what it finds.
     pub fn fetch_descriptor(&mut self, onion: &str) -> Result<String> {
         let address = onion.trim_end_matches(".onion");
         self.command("SETEVENTS HS_DESC HS_DESC_CONTENT")?;
         self.command(&format!("HSFETCH {address}"))?;
-        // tor asks one HSDir for a command, and remembers whom it has asked.
-        for _ in 0..HSDIRS_MAX {
-            let event = self.event(|text| {
-                let ours = text.contains(address);
-                ours && (text.starts_with("HS_DESC FAILED") || text.starts_with("HS_DESC_CONTENT"))
-            })?;
-            if let Some(reason) = event.strip_prefix("HS_DESC FAILED") {
-                if reason.contains("REASON=QUERY_NO_HSDIR") {
-                    break;
-                }
-                self.command(&format!("HSFETCH {address}"))?;
+        loop {
+            let (code, _, text) = self.reply_line()?;
+            if code != "650" {
                 continue;
             }
-            // After a failure comes an empty one.
-            let document = event.split_once('\n').map_or("", |(_, document)| document).trim();
-            if !document.is_empty() {
-                return Ok(document.to_owned());
+            if text.starts_with("HS_DESC_CONTENT") {
+                let document = text.split_once('\n').map(|(_, rest)| rest.trim().to_owned());
+                match document {
+                    Some(document) if !document.is_empty() => return Ok(document),
+                    // An HSDir that did not have it; tor asks the next one.
+                    _ => continue,
+                }
             }
         }
-        bail!("no HSDir has a descriptor of {onion} that tor accepts")
     }
 
-    /// Make tor forget descriptors and circuits, and wait until it has: it may put it off for 10 s.
+    /// Make tor forget descriptors and circuits.
     ///
     /// # Errors
-    /// When tor does not do it.
+    /// When tor does not answer.
     pub fn new_identity(&mut self) -> Result<()> {
-        self.command("SETEVENTS SIGNAL")?;
-        self.command("SIGNAL NEWNYM")?;
-        self.event(|text| text == "SIGNAL NEWNYM").map(|_| ())
-    }
-
-    /// Wait for an event that is wanted.
-    fn event(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let deadline = Instant::now() + TIMEOUT;
-        while Instant::now() < deadline {
-            if let Some(index) = self.events.iter().position(|text| wanted(text)) {
-                return Ok(self.events.swap_remove(index));
-            }
-            let (code, _, text) = self.reply_line().context("tor tells no such event")?;
-            if code == "650" {
-                self.events.push(text);
-            }
-        }
-        bail!("tor tells no such event")
+        self.command("SIGNAL NEWNYM").map(|_| ())
     }
 }

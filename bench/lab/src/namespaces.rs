@@ -26,12 +26,9 @@ pub struct Namespaces {
     veth: String,
 }
 
-/// The last address that this process has handed out, as a number from 1; 0 before the first.
-/// Processes begin at random places, so that they seldom try what another one has taken.
-static LAST_ADDRESS: AtomicU32 = AtomicU32::new(0);
-
-/// Addresses for clients and services: 10.250.1.1 to 10.250.250.250.
-const ADDRESSES: u32 = 250 * 250;
+/// Service addresses handed out by this process. The lab's holder starts at 1; an attached handle
+/// starts higher, see [`Namespaces::add_service_address`].
+static SERVICE_ADDRESSES: AtomicU32 = AtomicU32::new(0);
 
 /// Run `ip` with these arguments.
 fn ip(arguments: &str) -> Result<()> {
@@ -86,11 +83,9 @@ impl Namespaces {
     /// # Errors
     /// When there are no more.
     pub fn add_service_address(&self) -> Result<String> {
-        let random = rand::rng().random_range(1..=ADDRESSES);
-        let _ = LAST_ADDRESS.compare_exchange(0, random, Ordering::Relaxed, Ordering::Relaxed);
         for _ in 0..100 {
-            let turn = LAST_ADDRESS.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
-            let address = format!("10.250.{}.{}", 1 + turn / 250, 1 + turn % 250);
+            let turn = SERVICE_ADDRESSES.fetch_add(1, Ordering::Relaxed) + 2;
+            let address = format!("10.250.{}.{}", turn / 250, 1 + turn % 250);
             // Another process that uses this lab may have taken it.
             if ip(&format!("-n {} address add {address}/32 dev {}s", self.services, self.veth))
                 .is_ok()

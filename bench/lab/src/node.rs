@@ -1,6 +1,5 @@
 //! One C tor process: its torrc, its start, its log.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -82,14 +81,6 @@ pub(crate) fn start(
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     )
-}
-
-/// Where a node listens that was told to take any port: `kind` is `Socks` or `Control`.
-pub(crate) fn listener(dir: &Path, kind: &str) -> Result<SocketAddr> {
-    let text = std::fs::read_to_string(log(dir)).context("the node has no log")?;
-    let opened = format!("Opened {kind} listener connection (ready) on ");
-    let address = text.lines().rev().find_map(|line| line.split_once(&opened)?.1.parse().ok());
-    address.with_context(|| format!("tor in {} has opened no {kind} port", dir.display()))
 }
 
 /// Wait until the node's log has `text`.

@@ -7,10 +7,9 @@ use anyhow::{Context as _, Result};
 use crate::client::fresh_user;
 use crate::node::{self, Side};
 use crate::wait::wait_until;
-use crate::{Client, Lab};
+use crate::{Client, Lab, free_port};
 
-/// What a C tor onion service is made with. By default port 80 leads to 127.0.0.1:80, with
-/// vanguards lite, as tor has it.
+/// What a C tor onion service is made with.
 #[derive(Clone, Debug)]
 pub struct OnionServiceSpec {
     /// The port that clients ask for.
@@ -23,13 +22,6 @@ pub struct OnionServiceSpec {
     pub extra: String,
 }
 
-impl Default for OnionServiceSpec {
-    fn default() -> OnionServiceSpec {
-        let (target, extra) = ("127.0.0.1:80".to_owned(), String::new());
-        OnionServiceSpec { virtual_port: 80, target, vanguards_lite: true, extra }
-    }
-}
-
 /// A running C tor onion service.
 #[derive(Debug)]
 pub struct OnionService {
@@ -39,7 +31,7 @@ pub struct OnionService {
     pub pid: u32,
     /// Its key and hostname.
     pub hs_dir: PathBuf,
-    /// Its control port, on 127.0.0.1 where services run.
+    /// Its control port, on 127.0.0.1.
     pub control_port: u16,
 }
 
@@ -49,20 +41,13 @@ impl Lab {
     /// # Errors
     /// When it does not start.
     pub fn onion_service(&self, spec: &OnionServiceSpec) -> Result<OnionService> {
-        self.onion_service_of(spec, None)
-    }
-
-    /// A C tor onion service that answers for an OnionBalance `frontend` as well.
-    pub(crate) fn onion_service_of(
-        &self,
-        spec: &OnionServiceSpec,
-        frontend: Option<&str>,
-    ) -> Result<OnionService> {
-        let dir = self.new_directory("service")?;
+        let dir = self.dir().join(self.unique("service"));
         let hs_dir = dir.join("hs");
+        node::make_directory(&dir)?;
         node::make_directory(&hs_dir)?;
+        let control_port = free_port()?;
         let mut torrc = format!(
-            "SocksPort 0\nControlPort 127.0.0.1:auto\nVanguardsLiteEnabled {}\n",
+            "SocksPort 0\nControlPort 127.0.0.1:{control_port}\nVanguardsLiteEnabled {}\n",
             u8::from(spec.vanguards_lite)
         );
         if let Some(namespaces) = &self.record().namespaces {
@@ -70,25 +55,20 @@ impl Lab {
             torrc.push_str(&format!("OutboundBindAddress {address}\n"));
         }
         torrc.push_str(&format!(
-            "HiddenServiceDir {}\nHiddenServicePort {} {}\n",
+            "HiddenServiceDir {}\nHiddenServicePort {} {}\n{}\n{}",
             hs_dir.display(),
             spec.virtual_port,
             spec.target,
+            spec.extra,
+            self.record().dir_authorities
         ));
-        if let Some(frontend) = frontend {
-            torrc.push_str("HiddenServiceOnionBalanceInstance 1\n");
-            let line = format!("MasterOnionAddress {frontend}\n");
-            std::fs::write(hs_dir.join("ob_config"), line).context("cannot write ob_config")?;
-        }
-        torrc.push_str(&format!("{}\n{}", spec.extra, self.record().dir_authorities));
         node::write_torrc(&dir, &torrc)?;
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
-        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 120)?;
+        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
         let hostname = std::fs::read_to_string(hs_dir.join("hostname"))
             .context("the service has no hostname")?;
         let hostname = hostname.trim().to_owned();
-        let control_port = node::listener(&dir, "Control")?.port();
         Ok(OnionService { hostname, pid: child.id(), hs_dir, control_port })
     }
 }

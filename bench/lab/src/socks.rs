@@ -10,10 +10,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde::{Deserialize, Serialize};
 
 /// Where a SOCKS port is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocksAddress {
     /// On loopback.
     Tcp(SocketAddr),
@@ -67,16 +66,6 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
-        }
-    }
-}
-
-impl std::fmt::Display for SocksAddress {
-    /// As people and torrc files write it.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SocksAddress::Tcp(address) => write!(out, "{address}"),
-            SocksAddress::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
 }

@@ -41,14 +41,12 @@ pub fn free_port() -> Result<u16> {
 }
 
 /// Packages of Debian that programs come in.
-const PACKAGES: [(&str, &str); 9] = [
+const PACKAGES: [(&str, &str); 7] = [
     ("tor", "tor"),
     ("tor-gencert", "tor"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("onionbalance", "onionbalance"),
-    ("onionbalance-config", "onionbalance"),
-    ("flock", "util-linux"),
     ("ip", "iproute2"),
     ("curl", "curl"),
 ];
