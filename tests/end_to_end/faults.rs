@@ -84,7 +84,10 @@ fn sigterm_lets_an_open_download_end_and_takes_no_new_client() {
         let _ = gate.lock().expect("nobody panics with the gate").recv();
         let _ = stream.write_all(&[2; 200_000]);
     });
-    let mut service = Service::start(lab, &Spec { backends: vec![slow], ..Spec::default() });
+    // A refused client gives up after a minute; the drain has to outlast that.
+    let top_lines = "drain_s = 120".to_owned();
+    let spec = Spec { backends: vec![slow], top_lines, ..Spec::default() };
+    let mut service = Service::start(lab, &spec);
     let answer = std::thread::scope(|scope| {
         let onion = service.onion.clone();
         let download = scope.spawn(move || client.fetch_fresh(&onion, 80, "/"));
