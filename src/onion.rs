@@ -29,6 +29,7 @@ pub mod publisher;
 pub mod rendezvous;
 pub mod replay;
 pub mod revision;
+pub mod ring;
 pub mod service;
 pub mod session;
 pub mod status;

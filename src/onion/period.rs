@@ -10,9 +10,10 @@ use tor_hscrypto::ope::AesOpeKey;
 use tor_hscrypto::pk::{HsBlindId, HsBlindIdKey, HsBlindIdKeypair};
 use tor_hscrypto::time::TimePeriod;
 use tor_linkspec::OwnedCircTarget;
-use tor_netdir::{HsDirParams, NetDir};
+use tor_netdir::NetDir;
 
 use super::revision;
+use super::ring::Ring;
 use crate::vault::MasterKey;
 
 /// Why a period could not be derived.
@@ -21,15 +22,15 @@ pub enum PeriodError {
     /// The key cannot be blinded (a chance of one in 2^250).
     #[error("cannot blind the master key: {0}")]
     Blinding(String),
-    /// arti cannot name the HSDirs.
-    #[error("cannot choose the HSDirs: {0}")]
-    HsDirs(String),
+    /// The directory does not know the period (any more).
+    #[error("cannot choose the HSDirs: the directory has no ring for this period")]
+    HsDirs,
 }
 
 /// One live time period.
 pub(super) struct Period {
-    /// The ring's parameters: period, shared random value, start of its run.
-    pub(super) params: HsDirParams,
+    /// The ring of its HSDirs.
+    pub(super) ring: Ring,
     /// The keys.
     pub(super) keys: PeriodKeys,
 }
@@ -64,14 +65,14 @@ impl PeriodKeys {
 
 impl Period {
     /// Derive the keys of one period.
-    pub(super) fn derive(master: &MasterKey, params: HsDirParams) -> Result<Period, PeriodError> {
-        let keys = PeriodKeys::derive(master, params.time_period())?;
-        Ok(Period { params, keys })
+    pub(super) fn derive(master: &MasterKey, ring: Ring) -> Result<Period, PeriodError> {
+        let keys = PeriodKeys::derive(master, ring.time_period())?;
+        Ok(Period { ring, keys })
     }
 
     /// The time period.
     pub(super) fn time_period(&self) -> TimePeriod {
-        self.params.time_period()
+        self.ring.time_period()
     }
 
     /// The blinded identity, which HSDirs know the descriptor by.
@@ -82,14 +83,11 @@ impl Period {
     /// The revision counter that C tor would use at `now`. `None` before the period's shared
     /// random run has begun: then our clock or the consensus is wrong.
     pub(super) fn counter_at(&self, now: SystemTime) -> Option<u64> {
-        self.params.offset_within_srv_period(now).map(|offset| self.keys.ope.encrypt(offset))
+        self.ring.offset(now).map(|offset| self.keys.ope.encrypt(offset))
     }
 
     /// The HSDirs that this period's descriptor goes to, by the consensus `netdir`.
     pub(super) fn hsdirs(&self, netdir: &NetDir) -> Result<Vec<OwnedCircTarget>, PeriodError> {
-        let dirs = netdir
-            .hs_dirs_upload(self.blinded_id(), self.time_period())
-            .map_err(|error| PeriodError::HsDirs(error.to_string()))?;
-        Ok(dirs.map(|relay| OwnedCircTarget::from_circ_target(&relay)).collect())
+        self.ring.hsdirs(netdir, self.blinded_id()).ok_or(PeriodError::HsDirs)
     }
 }

@@ -38,6 +38,7 @@ use self::round::{Attempt, Round, UploadDone};
 use super::hsdir;
 use super::period::{Period, PeriodError};
 use super::revision::Revisions;
+use super::ring::live_rings;
 use super::service::Service;
 use super::status::{DescriptorStatus, PublisherStatus, ServiceState};
 use crate::limits;
@@ -218,16 +219,15 @@ impl Publisher {
     /// Derive what is new among the live periods. Their subcredentials are on all cores when this
     /// returns. Says whether anything changed.
     fn update_periods(&mut self, netdir: &NetDir, now: Instant) -> Result<bool, PeriodError> {
-        let live = netdir.hs_all_time_periods();
         let mut known = std::mem::take(&mut self.periods);
         let mut changed = false;
-        for params in live {
-            let same = |period: &Period| period.params == params;
+        for ring in live_rings(netdir) {
+            let same = |period: &Period| period.ring == ring;
             match known.iter().position(same) {
                 Some(index) => self.periods.push(known.swap_remove(index)),
                 None => {
                     changed = true;
-                    self.periods.push(Period::derive(&self.master, params)?);
+                    self.periods.push(Period::derive(&self.master, ring)?);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::service::{Service, Spec};
@@ -67,6 +68,42 @@ fn a_refused_backend_and_an_unknown_port_end_the_stream_at_once() {
     let status = service.service_status();
     assert_eq!(status["backends"][0]["state"], "down", "{status:#}");
     assert!(status["backends"][0]["failed_total"].as_u64() >= Some(1), "{status:#}");
+}
+
+#[test]
+fn sigterm_lets_an_open_download_end() {
+    let (lab, client) = crate::lab();
+    let (open_gate, gate) = std::sync::mpsc::sync_channel::<()>(1);
+    let gate = Arc::new(Mutex::new(gate));
+    let slow = backend(move |mut stream| {
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 400000\r\n\r\n");
+        let _ = stream.write_all(&[1; 200_000]);
+        // The second half comes when the test has seen that the service drains.
+        let _ = gate.lock().expect("nobody panics with the gate").recv();
+        let _ = stream.write_all(&[2; 200_000]);
+    });
+    let mut service = Service::start(lab, &Spec { backends: vec![slow], ..Spec::default() });
+    let answer = std::thread::scope(|scope| {
+        let onion = service.onion.clone();
+        let download = scope.spawn(move || client.fetch_fresh(&onion, 80, "/"));
+        wait_until("the download runs", 30, || {
+            let status = service.service_status();
+            let instances = status["instances"].as_array()?;
+            instances.iter().any(|one| one["streams_open"] == 1).then_some(())
+        })
+        .expect("the download begins");
+        service.signal(Signal::SIGTERM);
+        wait_until("draining", 10, || {
+            (service.service_status()["state"] == "draining").then_some(())
+        })
+        .expect("it says so");
+        open_gate.send(()).expect("the backend waits");
+        download.join().expect("no panic")
+    });
+    assert_eq!(answer.expect("the download came to its end").body.len(), 400_000);
+    assert!(service.wait(30).success(), "{}", service.log());
 }
 
 #[test]

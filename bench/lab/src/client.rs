@@ -14,7 +14,7 @@ use crate::control::{Control, ControlAddress};
 use crate::node::{self, Side};
 use crate::socks;
 pub use crate::socks::{SocksAddress, Stream};
-use crate::wait::free_port;
+use crate::wait::{free_port, wait_until};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -111,8 +111,14 @@ impl Lab {
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
         node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
+        let client = Client { socks, control, pid: child.id() };
+        // With part of the directory it could build circuits, but not find every HSDir: it would
+        // then wait for the next consensus with a fetch.
+        progress.tell("reading the directory");
+        let mut tor = client.control()?;
+        wait_until("the whole directory", 90, || tor.knows_every_relay().transpose())??;
         progress.done("bootstrapped");
-        Ok(Client { socks, control, pid: child.id() })
+        Ok(client)
     }
 }
 

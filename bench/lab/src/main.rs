@@ -239,6 +239,8 @@ fn hold(up: &Up) -> Result<()> {
     ends.add(Signal::SIGINT);
     ends.thread_block()?;
     let lab = Lab::start(options(up)?)?;
+    // Whoever reads `lab up` through a pipe shall see its end.
+    nix::unistd::dup2_stderr(std::fs::OpenOptions::new().write(true).open("/dev/null")?)?;
     ends.wait()?;
     drop(lab);
     Ok(())

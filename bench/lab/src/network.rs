@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
+use crate::control::{Control, ControlAddress};
 use crate::keeper::Keeper;
 use crate::namespaces::Namespaces;
 use crate::node::{self, Side};
@@ -21,8 +22,9 @@ const AUTHORITIES: usize = 3;
 const OR_PORT: u16 = 5000;
 /// See [`OR_PORT`].
 const DIR_PORT: u16 = 7000;
-/// See [`OR_PORT`].
-const CONTROL_PORT: u16 = 5100;
+
+/// The control socket of every node, in its directory: reachable from any namespace.
+const CONTROL: &str = "control";
 
 /// Longest wait for the first consensus that has every node.
 const CONSENSUS_SECONDS_MAX: u64 = 120;
@@ -55,6 +57,25 @@ impl Relay {
         let pid = std::fs::read_to_string(self.dir.join("pid")).ok()?.trim().parse().ok()?;
         let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
         command.contains(&*self.dir.to_string_lossy()).then_some(pid)
+    }
+
+    /// Circuits that its DoS defence has refused since it started.
+    ///
+    /// # Errors
+    /// When it does not tell within a few seconds.
+    pub fn circuits_refused(&self) -> Result<u64> {
+        const TELLS: &str = "DoS mitigation since startup";
+        let reports = || -> Vec<String> {
+            let log = std::fs::read_to_string(node::log(&self.dir)).unwrap_or_default();
+            log.lines().filter(|line| line.contains(TELLS)).map(str::to_owned).collect()
+        };
+        let before = reports().len();
+        let mut tor = Control::connect(&ControlAddress::Unix(self.dir.join(CONTROL)))?;
+        tor.command("SIGNAL HEARTBEAT")?;
+        let line = wait_until("the relay's report", 10, || reports().get(before).cloned())?;
+        let (head, _) = line.split_once(" circuits rejected").context("a report of another form")?;
+        let number = head.rsplit(' ').next().unwrap_or_default();
+        number.parse().with_context(|| format!("no number in {line:?}"))
     }
 
     /// Stop it at once.
@@ -169,9 +190,10 @@ fn make_authority_keys(relays: &[Relay]) -> Result<()> {
 /// What is in this node's torrc alone.
 fn own_torrc(relay: &Relay, options: &LabOptions) -> String {
     let Relay { nickname, address, .. } = relay;
+    let control = relay.dir.join(CONTROL).display().to_string();
     let mut text = format!(
         "Nickname {nickname}\nAddress {address}\nORPort {address}:{OR_PORT}\n\
-         DirPort {address}:{DIR_PORT}\nControlPort {address}:{CONTROL_PORT}\nAssumeReachable 1\n\
+         DirPort {address}:{DIR_PORT}\nControlPort unix:{control}\nAssumeReachable 1\n\
          SocksPort 0\nContactInfo lab@example\nExitRelay 1\nExitPolicy accept *:*\n\
          ExitPolicyRejectPrivate 0\nMaxMemInQueues 512 MB\n"
     );
