@@ -124,9 +124,9 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 /// Threads for blocking work on each core's driver.
 pub const BLOCKING_THREADS_MAX: usize = 4;
 
-/// Tasks a driver polls before it looks at sockets and timers again. tokio's default; a smaller
+/// Tasks a core polls before it looks at sockets and timers again. tokio's default is 61; a smaller
 /// value costs system calls, a larger one lets a busy reactor starve sockets.
-pub const DRIVER_EVENT_INTERVAL_TASKS: u32 = 61;
+pub const RUNNER_BATCH_TASKS: u32 = 61;
 
 /// Read-ahead of a link's socket. rustls asks for 4 KiB at a time; 32 KiB are two full TLS records.
 pub const LINK_READ_AHEAD_BYTES: usize = 32 * 1024;

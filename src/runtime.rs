@@ -4,9 +4,9 @@
 //! ```text
 //!   control            data-0              data-1
 //!  +--------------+   +--------------+    +--------------+
-//!  | tokio        |   | driver       |    | driver       |   one current-thread driver a core,
-//!  | current      |<->| (tokio now,  |<-->| (tokio now,  |   thread-local, found by the
-//!  | thread       |   |  ring later) |    |  ring later) |   zero-sized `CoreRuntime`
+//!  | executor     |<->| executor     |<-->| executor     |   ours, thread-local, found by the
+//!  | driver       |   | driver       |    | driver       |   zero-sized `CoreRuntime`; drivers:
+//!  | (tokio)      |   | (tokio)      |    | (tokio)      |   tokio current-thread, ring later
 //!  +--------------+   +--------------+    +--------------+
 //!         '---------- runtime::mailbox ----------'
 //! ```
@@ -15,11 +15,13 @@
 //! outside of this folder knows which driver is below.
 
 pub mod core;
+pub mod executor;
 pub mod link_stream;
 pub mod mailbox;
 pub mod pinning;
 pub mod rtcompat;
 
-pub use self::core::{CoreGroup, CoreHandle, CoreId, current_core};
+pub use self::core::{CoreGroup, CoreHandle, CoreId, Driver, current_core};
+pub use self::executor::spawn;
 pub use self::mailbox::{Full, Mailbox};
 pub use self::rtcompat::CoreRuntime;

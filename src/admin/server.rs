@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::StatusSource;
 use crate::limits;
+use crate::runtime;
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +85,7 @@ pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), Adm
         match listener.accept().await {
             Ok((stream, _)) => {
                 let source = Arc::clone(&source);
-                tokio::spawn(async move {
+                runtime::spawn(async move {
                     let deadline = Duration::from_secs(limits::ADMIN_SECONDS_MAX);
                     let answered = tokio::time::timeout(deadline, answer(stream, &*source)).await;
                     if let Ok(Err(error)) = answered {

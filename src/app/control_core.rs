@@ -20,8 +20,7 @@ use crate::onion::revision::Revisions;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::onion::{Publisher, Service};
 use crate::plane::Plane;
-use crate::runtime::core::build_driver;
-use crate::runtime::{CoreGroup, CoreId, pinning};
+use crate::runtime::{CoreGroup, CoreId, Driver, pinning};
 use crate::tor::stack::BootstrapProgress;
 use crate::tor::{ArtiSettings, TorStack};
 use crate::vault::MasterKey;
@@ -143,12 +142,8 @@ impl ControlCore {
         {
             tracing::warn!("{error}; the control core runs unpinned");
         }
-        let ended = match build_driver() {
-            Ok(driver) => {
-                let ended = driver.block_on(self.serve());
-                driver.shutdown_background();
-                ended
-            }
+        let ended = match Driver::new() {
+            Ok(driver) => driver.block_on(self.serve()),
             Err(error) => Err(format!("cannot start the control core: {error}")),
         };
         self.order.send_replace(Order::Stop);

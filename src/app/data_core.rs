@@ -12,8 +12,7 @@ use super::control_core::Shared;
 use super::running::Order;
 use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
-use crate::runtime::core::build_driver;
-use crate::runtime::{CoreId, pinning};
+use crate::runtime::{CoreId, Driver, pinning};
 use crate::tor::{ArtiSettings, StackError, TorStack};
 
 /// What a data core is made with.
@@ -91,14 +90,11 @@ impl DataCore {
 
     /// Serve until told to stop.
     fn run(&self) -> std::io::Result<()> {
-        let driver = build_driver()?;
-        driver.block_on(async {
+        Driver::new()?.block_on(async {
             self.shared.group.enter(CoreId::data(self.number));
             self.shared.note_core_up();
             self.serve().await;
         });
-        // Tasks of circuits and links end with the driver; blocking jobs are not waited for.
-        driver.shutdown_background();
         Ok(())
     }
 

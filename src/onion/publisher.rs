@@ -42,7 +42,7 @@ use super::ring::live_rings;
 use super::service::Service;
 use super::status::{DescriptorStatus, PublisherStatus, ServiceState};
 use crate::limits;
-use crate::runtime::Mailbox;
+use crate::runtime::{self, Mailbox};
 use crate::tor::stack::{CircuitPool, TorStack};
 use crate::vault::MasterKey;
 
@@ -325,7 +325,7 @@ impl Publisher {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
             let Some(Attempt { name, hsdir, text }) = round.take_due(now) else { return };
             let (pool, done) = (self.pool.clone(), self.done.clone());
-            tokio::spawn(async move {
+            runtime::spawn(async move {
                 let result = hsdir::upload(pool.circuits(), pool.directory(), hsdir, text).await;
                 drop(slot);
                 if let Err(error) = &result {

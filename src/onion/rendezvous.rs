@@ -22,6 +22,7 @@ use tor_protover::Protocols;
 use super::service::{Seat, Service};
 use super::session::{ServeStream, Session};
 use crate::limits;
+use crate::runtime;
 use crate::tor::stack::CircuitPool;
 
 /// A client that waits at a rendezvous point. Made by the core that decrypted the INTRODUCE2,
@@ -91,7 +92,7 @@ pub(super) async fn run(
         let open = seat.counters.open_rendezvous();
         let (service, seat, pool, serve) =
             (Arc::clone(service), Arc::clone(&seat), pool.clone(), serve.clone());
-        tokio::spawn(async move {
+        runtime::spawn(async move {
             let deadline = Duration::from_millis(limits::RENDEZVOUS_BUILD_MS_MAX);
             let built = tokio::time::timeout(deadline, meet(&service, &pool, request)).await;
             drop(permit);

@@ -27,6 +27,7 @@ use tor_proto::stream::{
 use super::service::Seat;
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
+use crate::runtime;
 
 /// Serves the streams of clients; `app` wires it to the plane.
 pub trait ServeStream: Clone + Send + Sync + 'static {
@@ -105,7 +106,7 @@ impl Session {
             match next {
                 Ok(Some(wire)) => {
                     let stream = SessionStream { wire, tunnel: Arc::clone(&self.tunnel), circuit };
-                    tokio::spawn(serve.serve(instance, stream));
+                    runtime::spawn(serve.serve(instance, stream));
                 }
                 Ok(None) => return,
                 // Streams hold the circuit: a count of one means that none is open.

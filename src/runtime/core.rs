@@ -5,13 +5,15 @@
 //! the group once ([`CoreGroup::enter`]); from then on [`current_core`] and
 //! [`super::CoreRuntime`] find the thread's own driver without a lock.
 //!
-//! The driver of this version is a tokio `current_thread` runtime for each core.
+//! The driver of this version is a tokio `current_thread` runtime for each core, with an executor of
+//! our own on top ([`super::executor`]).
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::executor::{self, Executor, RunQueue};
 use crate::limits;
 
 /// Which core of a group: 0 is the control core, data core `n` is `n + 1`.
@@ -52,8 +54,8 @@ impl std::fmt::Display for CoreId {
 pub struct CoreHandle {
     /// Which core this is.
     id: CoreId,
-    /// The core's driver.
-    driver: tokio::runtime::Handle,
+    /// The core's executor.
+    queue: Arc<RunQueue>,
 }
 
 impl CoreHandle {
@@ -64,7 +66,7 @@ impl CoreHandle {
 
     /// Run `task` on that core. It is dropped unrun when the core has ended.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.driver.spawn(task));
+        self.queue.spawn(task);
     }
 }
 
@@ -138,16 +140,38 @@ pub(super) fn current_group() -> Option<Arc<CoreGroup>> {
     CURRENT.with_borrow(|current| current.as_ref().map(|(_, group)| Arc::clone(group)))
 }
 
-/// Build the driver of one core: call on the core's own thread, then block on its main task.
-///
-/// # Errors
-/// When the kernel refuses the descriptors that the driver needs.
-pub fn build_driver() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
-        .event_interval(limits::DRIVER_EVENT_INTERVAL_TASKS)
-        .build()
+/// The driver of one core: sockets and timers, and the executor above them.
+#[derive(Debug)]
+pub struct Driver {
+    /// Sockets and timers.
+    tokio: tokio::runtime::Runtime,
+}
+
+impl Driver {
+    /// Make the driver of one core, on the core's own thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses the descriptors that the driver needs.
+    pub fn new() -> std::io::Result<Driver> {
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
+            // One "task" is a batch of the executor's.
+            .event_interval(1)
+            .build()?;
+        Ok(Driver { tokio })
+    }
+
+    /// Run `main` to its end, and whatever is spawned for as long as that takes. All tasks are
+    /// dropped when this returns; blocking jobs are not waited for.
+    pub fn block_on<F: Future>(self, main: F) -> F::Output {
+        let output = self.tokio.block_on(async {
+            let _executor = Executor::start();
+            main.await
+        });
+        self.tokio.shutdown_background();
+        output
+    }
 }
 
 impl CoreGroup {
@@ -156,9 +180,13 @@ impl CoreGroup {
         Arc::default()
     }
 
-    /// Make the calling thread core `id` of this group. The thread's driver must be entered.
+    /// Make the calling thread core `id` of this group.
+    ///
+    /// # Panics
+    /// Outside of [`Driver::block_on`].
     pub fn enter(self: &Arc<CoreGroup>, id: CoreId) -> CoreHandle {
-        let handle = CoreHandle { id, driver: tokio::runtime::Handle::current() };
+        let queue = executor::current_queue().expect("a core has a driver");
+        let handle = CoreHandle { id, queue };
         if id != CoreId::CONTROL {
             let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
             data.retain(|known| known.id != id);

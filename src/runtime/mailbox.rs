@@ -117,7 +117,7 @@ mod tests {
                 })
             })
             .collect();
-        let driver = crate::runtime::core::build_driver().expect("a driver can be made");
+        let driver = crate::runtime::Driver::new().expect("a driver can be made");
         let sum = driver.block_on(async {
             let mut sum = 0;
             for _ in 0..2 * ITEMS {

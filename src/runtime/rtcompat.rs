@@ -29,6 +29,7 @@ use tor_rtcompat::{
 };
 
 use super::core::{SpawnKind, current_core, current_group, tls};
+use super::executor;
 use super::link_stream::LinkStream;
 
 /// The runtime of the calling core.
@@ -66,8 +67,8 @@ impl Spawn for CoreRuntime {
                 group.count_spawn(kind, here);
             }
         }
-        let driver = tokio::runtime::Handle::try_current().map_err(|_| SpawnError::shutdown())?;
-        drop(driver.spawn(future));
+        // A core that is ending has no queue: nothing is spawned there any more.
+        executor::current_queue().ok_or_else(SpawnError::shutdown)?.spawn(future);
         Ok(())
     }
 }

@@ -1,0 +1,260 @@
+//! The executor of one core: a run queue on top of the core's driver.
+//!
+//! ```text
+//!   wake on the core   -> local queue  --.
+//!                                         >-- runner: a batch of tasks, then the driver's turn
+//!   wake elsewhere     -> remote queue --'
+//!                            '-- and rings, only if the runner is parked
+//! ```
+//!
+//! With one Tor stack every cell of half the circuits crosses cores, and arti's channels wake the
+//! other side while they hold a lock. tokio answers each such wake with a write to an eventfd; here
+//! a wake is a push, and a system call only when the core sleeps.
+//!
+//! **Parking.** The runner says that it parks, then looks at the remote queue once more; whoever
+//! wakes from elsewhere pushes, then looks whether the runner is parked. Both put a sequentially
+//! consistent fence between the two steps, so at least one of them sees the other.
+//!
+//! **Fairness.** A batch ends after [`limits::RUNNER_BATCH_TASKS`] tasks, or earlier when tokio's
+//! cooperative budget is used up: then the driver looks for events, and the batch goes on.
+//!
+//! **The end.** Whatever ends a core drops its [`Executor`]: every task is dropped there and then,
+//! on the core's own thread, so that circuits and links close.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_task::Runnable;
+use crossbeam_queue::SegQueue;
+use slab::Slab;
+
+use crate::limits;
+
+/// What other threads see of a core's executor.
+#[derive(Default)]
+pub(super) struct RunQueue {
+    /// Tasks that were woken elsewhere. Holds each task at most once, so it is bounded by the
+    /// number of tasks.
+    remote: SegQueue<Runnable>,
+    /// Whether the runner waits for a ring.
+    parked: AtomicBool,
+    /// Wakes the runner; set when it first runs.
+    runner: OnceLock<Waker>,
+    /// A waker of every task that lives, to end it by; `None` once the core has ended.
+    tasks: Mutex<Option<Slab<Waker>>>,
+    /// Tasks that ended with a panic.
+    panics: AtomicU64,
+}
+
+impl std::fmt::Debug for RunQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunQueue").field("panics", &self.panics).finish_non_exhaustive()
+    }
+}
+
+/// The run queue of this thread.
+struct Local {
+    /// Whose tasks these are.
+    queue: Arc<RunQueue>,
+    /// Tasks that were woken here.
+    ready: VecDeque<Runnable>,
+}
+
+thread_local! {
+    /// Set while this thread has an [`Executor`].
+    static LOCAL: RefCell<Option<Local>> = const { RefCell::new(None) };
+}
+
+/// Takes a task off the list when it ends or is dropped.
+struct Listed {
+    /// The list is in here.
+    queue: Arc<RunQueue>,
+    /// Its number there.
+    number: usize,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let waker = match &mut *self.queue.tasks() {
+            Some(tasks) => tasks.try_remove(self.number),
+            None => None,
+        };
+        // Outside of the lock: a waker can hold the last reference to a task.
+        drop(waker);
+    }
+}
+
+impl RunQueue {
+    /// The list of tasks.
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Option<Slab<Waker>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Run `future` on this core, from any thread. Dropped unrun when the core has ended.
+    pub(super) fn spawn(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        let Some(list) = &mut *tasks else { return };
+        let entry = list.vacant_entry();
+        let listed = Listed { queue: Arc::clone(self), number: entry.key() };
+        let queue = Arc::clone(self);
+        let task = async move {
+            let _listed = listed;
+            future.await;
+        };
+        let (runnable, task) = async_task::spawn(task, move |runnable| queue.schedule(runnable));
+        entry.insert(runnable.waker());
+        drop(tasks);
+        task.detach();
+        runnable.schedule();
+    }
+
+    /// A task is ready.
+    fn schedule(self: &Arc<Self>, runnable: Runnable) {
+        let mut runnable = Some(runnable);
+        // A thread that is ending has no locals any more: then it is no core either.
+        let _ = LOCAL.try_with(|local| {
+            if let Some(local) = &mut *local.borrow_mut()
+                && Arc::ptr_eq(&local.queue, self)
+                && let Some(runnable) = runnable.take()
+            {
+                local.ready.push_back(runnable);
+            }
+        });
+        match runnable {
+            // Same thread: no fence is needed to see what we wrote ourselves.
+            None => self.ring(),
+            Some(runnable) => {
+                self.remote.push(runnable);
+                fence(Ordering::SeqCst);
+                self.ring();
+            }
+        }
+    }
+
+    /// Wake the runner if it is parked.
+    fn ring(&self) {
+        if self.parked.load(Ordering::Relaxed)
+            && self.parked.swap(false, Ordering::AcqRel)
+            && let Some(runner) = self.runner.get()
+        {
+            runner.wake_by_ref();
+        }
+    }
+
+    /// Tasks that ended with a panic so far.
+    #[cfg(test)]
+    fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}
+
+/// The next task of this thread: woken here, or elsewhere.
+fn next_ready(queue: &RunQueue) -> Option<Runnable> {
+    let local = LOCAL.with_borrow_mut(|local| local.as_mut()?.ready.pop_front());
+    local.or_else(|| queue.remote.pop())
+}
+
+/// Move what was woken elsewhere behind what was woken here. Without this, tasks that wake each
+/// other here would keep out what comes from elsewhere.
+fn take_remote(queue: &RunQueue) {
+    LOCAL.with_borrow_mut(|local| {
+        let Some(local) = local else { return };
+        for _ in 0..queue.remote.len() {
+            let Some(runnable) = queue.remote.pop() else { return };
+            local.ready.push_back(runnable);
+        }
+    });
+}
+
+/// Runs the tasks of a core; itself a task of the core's driver.
+struct Runner(Arc<RunQueue>);
+
+impl Future for Runner {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let queue = &self.0;
+        // The driver's waker of a task stays the same for as long as the task lives.
+        queue.runner.get_or_init(|| cx.waker().clone());
+        queue.parked.store(false, Ordering::Relaxed);
+        take_remote(queue);
+        for _ in 0..limits::RUNNER_BATCH_TASKS {
+            let Some(runnable) = next_ready(queue) else {
+                queue.parked.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+                if !queue.remote.is_empty() {
+                    queue.ring();
+                }
+                return Poll::Pending;
+            };
+            if std::panic::catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+                queue.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!("a task of this core panicked; the others go on");
+            }
+            if !tokio::task::coop::has_budget_remaining() {
+                break;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The executor of the calling thread, for as long as this lives.
+pub(super) struct Executor {
+    /// What other threads see of it.
+    queue: Arc<RunQueue>,
+}
+
+impl Executor {
+    /// Make this thread run tasks, whenever its driver runs. Call inside of the driver.
+    pub(super) fn start() -> Executor {
+        let queue = Arc::new(RunQueue::default());
+        *queue.tasks() = Some(Slab::new());
+        let local = Local { queue: Arc::clone(&queue), ready: VecDeque::new() };
+        LOCAL.with_borrow_mut(|place| *place = Some(local));
+        drop(tokio::spawn(Runner(Arc::clone(&queue))));
+        Executor { queue }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        // What is scheduled from here on goes to the remote queue, where nothing runs it.
+        let local = LOCAL.with_borrow_mut(Option::take);
+        let tasks = self.queue.tasks().take();
+        // Each task that waits is woken, which puts it into the queue, and dropped from there. A
+        // dropped task may wake others, which are then in the queue as well.
+        for (_, waker) in tasks.into_iter().flatten() {
+            waker.wake();
+        }
+        drop(local);
+        while self.queue.remote.pop().is_some() {}
+    }
+}
+
+/// The run queue of this thread, if it has one.
+pub(super) fn current_queue() -> Option<Arc<RunQueue>> {
+    LOCAL.with_borrow(|local| local.as_ref().map(|local| Arc::clone(&local.queue)))
+}
+
+/// Run `future` on the calling thread: on its core's executor, or, on a thread that is no core, on
+/// the tokio runtime that the caller is in.
+///
+/// # Panics
+/// On a thread that is neither.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    match current_queue() {
+        Some(queue) => queue.spawn(future),
+        None => drop(tokio::spawn(future)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
