@@ -13,7 +13,7 @@ mod server;
 pub mod status;
 
 #[cfg(feature = "admin")]
-pub use self::server::{AdminError, serve};
+pub use self::server::{AdminError, check, serve};
 
 /// Where answers come from.
 pub trait StatusSource: Send + Sync + 'static {

@@ -217,6 +217,23 @@ fn what_this_version_cannot_do_is_refused_and_not_ignored() {
     both_refuse_more("[admin]\nlisten = \"127.0.0.1:9180\"\n", &["rustbalance.toml:9:", "admin"]);
 }
 
+#[test]
+fn an_admin_socket_that_cannot_be_made_is_refused_before_anything_is_written() {
+    let place = place();
+    let refused = |socket: &Path, words: &[&str]| {
+        let more = format!("[admin]\nsocket = \"{}\"\n", socket.display());
+        place.configure(&format!("{SERVICE}{more}{NO_NETWORK}"));
+        run_refuses(&place, words);
+    };
+    refused(&place.path("no-such-directory/admin.sock"), &["admin socket", "no-such-directory"]);
+    refused(&place.path("master.key"), &["master.key", "no socket", "[admin] socket"]);
+    refused(&place.path(&"a".repeat(120)), &["cannot name the admin socket"]);
+    let taken = place.path("taken.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&taken).expect("it can be bound");
+    refused(&taken, &["taken.sock", "in use", "[admin] socket"]);
+    drop(listener);
+}
+
 /// Both refuse [`SERVICE`] with its key file made like this.
 fn both_refuse_key(spoil: impl FnOnce(&Path), words: &[&str]) {
     let place = place();

@@ -73,6 +73,40 @@ impl Drop for SocketFile {
     }
 }
 
+/// Whether a socket can be made at `path`, as far as that can be told without making it.
+/// `in_state_dir`: its directory is the state directory, which is made later, and whose lock tells
+/// of others.
+///
+/// # Errors
+/// What [`serve`] would meet.
+pub fn check(path: &Path, in_state_dir: bool) -> Result<(), AdminError> {
+    let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
+    // A path can be too long for a socket (unix(7): 107 bytes).
+    std::os::unix::net::SocketAddr::from_pathname(path)
+        .map_err(|source| io_error("name", source))?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(AdminError::NotASocket { path: path.to_owned() })
+        }
+        Ok(_) if in_state_dir => Ok(()),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => Err(AdminError::InUse { path: path.to_owned() }),
+            // Left by a process that has died, most likely; what else it is, `serve` will say.
+            Err(_) => Ok(()),
+        },
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("look at", error)),
+        Err(_) if in_state_dir => Ok(()),
+        Err(_) => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match std::fs::metadata(directory.unwrap_or(Path::new("."))) {
+                Ok(found) if found.is_dir() => Ok(()),
+                Ok(_) => Err(io_error("make", io::ErrorKind::NotADirectory.into())),
+                Err(source) => Err(io_error("make", source)),
+            }
+        }
+    }
+}
+
 /// Answer requests for as long as the future is polled; the socket goes away with it.
 ///
 /// # Errors

@@ -33,11 +33,8 @@ pub(super) fn live_rings(netdir: &NetDir) -> Vec<Ring> {
     let mut rings: Vec<Ring> =
         netdir.hs_all_time_periods().into_iter().map(Ring::Directory).collect();
     let lifetime = netdir.lifetime();
-    let neighbour = neighbour(
-        netdir.hs_time_period(),
-        lifetime.valid_after(),
-        lifetime.voting_period(),
-    );
+    let neighbour =
+        neighbour(netdir.hs_time_period(), lifetime.valid_after(), lifetime.voting_period());
     if let Some(neighbour) = neighbour
         && !rings.iter().any(|ring| ring.time_period() == neighbour)
     {

@@ -4,12 +4,14 @@
 //!   wake on the core   -> local queue  --.
 //!                                         >-- runner: a batch of tasks, then the driver's turn
 //!   wake elsewhere     -> remote queue --'
-//!                            '-- and rings, only if the runner is parked
+//!                            '-- and rings at the end of the waker's batch, if the runner is parked
 //! ```
 //!
 //! With one Tor stack every cell of half the circuits crosses cores, and arti's channels wake the
 //! other side while they hold a lock. tokio answers each such wake with a write to an eventfd; here
-//! a wake is a push, and a system call only when the core sleeps.
+//! a wake is a push, and a system call only when the core sleeps. A core rings the others at the end
+//! of its batch, so that one ring stands for all the cells of the batch, which then leave in one
+//! write.
 //!
 //! **Parking.** The runner says that it parks, then looks at the remote queue once more; whoever
 //! wakes from elsewhere pushes, then looks whether the runner is parked. Both put a sequentially
@@ -64,6 +66,20 @@ struct Local {
     queue: Arc<RunQueue>,
     /// Tasks that were woken here.
     ready: VecDeque<Runnable>,
+    /// Whether a batch runs: other cores are rung at its end.
+    in_batch: bool,
+    /// Whom to ring then; each once.
+    to_ring: Vec<Arc<RunQueue>>,
+}
+
+impl Local {
+    /// Ring this core at the end of the batch. `false` when no batch runs.
+    fn ring_later(&mut self, queue: &Arc<RunQueue>) -> bool {
+        if self.in_batch && !self.to_ring.iter().any(|known| Arc::ptr_eq(known, queue)) {
+            self.to_ring.push(Arc::clone(queue));
+        }
+        self.in_batch
+    }
 }
 
 thread_local! {
@@ -118,22 +134,24 @@ impl RunQueue {
     fn schedule(self: &Arc<Self>, runnable: Runnable) {
         let mut runnable = Some(runnable);
         // A thread that is ending has no locals any more: then it is no core either.
-        let _ = LOCAL.try_with(|local| {
-            if let Some(local) = &mut *local.borrow_mut()
-                && Arc::ptr_eq(&local.queue, self)
-                && let Some(runnable) = runnable.take()
-            {
-                local.ready.push_back(runnable);
+        let later = LOCAL.try_with(|local| {
+            let Some(local) = &mut *local.borrow_mut() else { return false };
+            if Arc::ptr_eq(&local.queue, self) {
+                local.ready.extend(runnable.take());
+                // The runner looks at this queue before it parks.
+                return local.in_batch;
             }
-        });
-        match runnable {
-            // Same thread: no fence is needed to see what we wrote ourselves.
-            None => self.ring(),
-            Some(runnable) => {
+            if let Some(runnable) = runnable.take() {
                 self.remote.push(runnable);
-                fence(Ordering::SeqCst);
-                self.ring();
             }
+            local.ring_later(self)
+        });
+        if let Some(runnable) = runnable {
+            self.remote.push(runnable);
+        }
+        if !matches!(later, Ok(true)) {
+            fence(Ordering::SeqCst);
+            self.ring();
         }
     }
 
@@ -184,26 +202,67 @@ impl Future for Runner {
         queue.runner.get_or_init(|| cx.waker().clone());
         queue.parked.store(false, Ordering::Relaxed);
         take_remote(queue);
-        for _ in 0..limits::RUNNER_BATCH_TASKS {
-            let Some(runnable) = next_ready(queue) else {
-                queue.parked.store(true, Ordering::Relaxed);
-                fence(Ordering::SeqCst);
-                if !queue.remote.is_empty() {
-                    queue.ring();
-                }
-                return Poll::Pending;
-            };
-            if std::panic::catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
-                queue.panics.fetch_add(1, Ordering::Relaxed);
-                tracing::error!("a task of this core panicked; the others go on");
+        begin_batch();
+        let idle = run_batch(queue);
+        end_batch();
+        if idle {
+            queue.parked.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if !queue.remote.is_empty() {
+                queue.ring();
             }
-            if !tokio::task::coop::has_budget_remaining() {
-                break;
-            }
+        } else {
+            cx.waker().wake_by_ref();
         }
-        cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Run tasks until the batch is full or none is ready; says which.
+fn run_batch(queue: &RunQueue) -> bool {
+    for _ in 0..limits::RUNNER_BATCH_TASKS {
+        let Some(runnable) = next_ready(queue) else { return true };
+        if std::panic::catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
+            queue.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a task of this core panicked; the others go on");
+        }
+        if !tokio::task::coop::has_budget_remaining() {
+            return false;
+        }
+    }
+    false
+}
+
+/// From now on other cores are rung later.
+fn begin_batch() {
+    LOCAL.with_borrow_mut(|local| {
+        if let Some(local) = local {
+            local.in_batch = true;
+        }
+    });
+}
+
+/// Ring whom the batch has given something to do.
+fn end_batch() {
+    let to_ring = LOCAL.with_borrow_mut(|local| {
+        let local = local.as_mut()?;
+        local.in_batch = false;
+        Some(std::mem::take(&mut local.to_ring))
+    });
+    let Some(mut to_ring) = to_ring else { return };
+    if to_ring.is_empty() {
+        return;
+    }
+    fence(Ordering::SeqCst);
+    for queue in to_ring.drain(..) {
+        queue.ring();
+    }
+    LOCAL.with_borrow_mut(|local| {
+        // Its room is used again; nothing was added since, for no batch runs.
+        if let Some(local) = local {
+            local.to_ring = to_ring;
+        }
+    });
 }
 
 /// The executor of the calling thread, for as long as this lives.
@@ -217,7 +276,12 @@ impl Executor {
     pub(super) fn start() -> Executor {
         let queue = Arc::new(RunQueue::default());
         *queue.tasks() = Some(Slab::new());
-        let local = Local { queue: Arc::clone(&queue), ready: VecDeque::new() };
+        let local = Local {
+            queue: Arc::clone(&queue),
+            ready: VecDeque::new(),
+            in_batch: false,
+            to_ring: Vec::new(),
+        };
         LOCAL.with_borrow_mut(|place| *place = Some(local));
         drop(tokio::spawn(Runner(Arc::clone(&queue))));
         Executor { queue }

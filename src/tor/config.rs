@@ -10,6 +10,7 @@ use arti_client::TorClientConfig;
 use tor_config::load::ResolutionResults;
 use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
 use tor_netdoc::doc::netstatus::NetParams;
+use tor_netdoc::types::policy::AddrPortPattern;
 
 /// What is wrong with the `[arti]` tables.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,8 @@ pub struct ArtiSettings {
     config: TorClientConfig,
     /// Parameters that replace the consensus's (testing networks).
     override_net_params: NetParams<i32>,
+    /// Addresses that guards may have (`path_rules.reachable_addrs`).
+    reachable: Vec<AddrPortPattern>,
 }
 
 impl ArtiSettings {
@@ -70,6 +73,11 @@ impl ArtiSettings {
                 Err(errors)
             }
         }
+    }
+
+    /// Addresses that guards may have, as the user restricted them.
+    pub(super) fn reachable(&self) -> &[AddrPortPattern] {
+        &self.reachable
     }
 
     /// The configuration in the form that arti's managers take.
@@ -140,8 +148,21 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
         return Err(unknown);
     }
     let config = resolved.value;
+    let reachable = reachable_addresses(table);
     let directory = config.dir_mgr_config().map_err(|error| refused(report(&error)))?;
-    Ok(ArtiSettings { override_net_params: directory.override_net_params, config })
+    Ok(ArtiSettings { override_net_params: directory.override_net_params, config, reachable })
+}
+
+/// What the user wrote as `path_rules.reachable_addrs`; arti has checked it, and keeps it to itself.
+fn reachable_addresses(table: &toml::Table) -> Vec<AddrPortPattern> {
+    let rules = table.get("path_rules").and_then(toml::Value::as_table);
+    let listed =
+        rules.and_then(|rules| rules.get("reachable_addrs")).and_then(toml::Value::as_array);
+    let parse = |one: &toml::Value| one.as_str()?.parse().ok();
+    match listed {
+        Some(listed) => listed.iter().filter_map(parse).collect(),
+        None => vec![AddrPortPattern::new_all()],
+    }
 }
 
 /// An error and all that caused it, in one line.
@@ -190,6 +211,15 @@ mod tests {
     fn storage_is_ours() {
         let errors = check("[storage]\ncache_dir = \"/tmp\"").expect_err("storage is refused");
         assert!(errors[0].contains("state_dir"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_restriction_of_guards_is_known_to_us_as_well() {
+        let free = check("").expect("no table is a fine table");
+        assert_eq!(free.reachable(), ["*:*".parse().expect("a pattern")]);
+        let bound = check("[path_rules]\nreachable_addrs = [\"192.0.2.0/24:443\"]");
+        let bound = bound.expect("it is a pattern");
+        assert_eq!(bound.reachable(), ["192.0.2.0/24:443".parse().expect("a pattern")]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Share {
     }
 
     /// What this stack may use as guards, by this consensus.
-    fn filter(self, netdir: &NetDir) -> GuardFilter {
+    fn filter(self, reachable: &[AddrPortPattern], netdir: &NetDir) -> GuardFilter {
         let own = netdir.relays().filter(|relay| {
             relay.identity(RelayIdType::Rsa).is_some_and(|identity| self.owns(identity.as_bytes()))
         });
@@ -46,6 +46,8 @@ impl Share {
             .filter_map(|address| address.to_string().parse().ok())
             .collect();
         let mut filter = GuardFilter::unfiltered();
+        // A guard has to pass both lists.
+        filter.push_reachable_addresses(reachable.to_vec());
         filter.push_reachable_addresses(addresses);
         filter
     }
@@ -53,13 +55,14 @@ impl Share {
     /// Bind the guards to this share, by the newest consensus there is.
     pub(super) fn apply(
         self,
+        reachable: &[AddrPortPattern],
         guardmgr: &GuardMgr<CoreRuntime>,
         directory: &Arc<dyn NetDirProvider>,
     ) {
         if self.of > 1
             && let Ok(netdir) = directory.netdir(Timeliness::Unchecked)
         {
-            guardmgr.set_filter(self.filter(&netdir));
+            guardmgr.set_filter(self.filter(reachable, &netdir));
         }
     }
 }

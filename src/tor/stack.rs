@@ -26,6 +26,7 @@ use tor_guardmgr::GuardMgr;
 use tor_memquota::MemoryQuotaTracker;
 use tor_netdir::NetDirProvider;
 use tor_netdir::params::NetParameters;
+use tor_netdoc::types::policy::AddrPortPattern;
 use tor_persist::{FsStateMgr, StateMgr};
 use tor_rtcompat::scheduler::TaskHandle;
 
@@ -142,6 +143,8 @@ pub struct TorStack {
     directory: Arc<dyn NetDirProvider>,
     /// Which relays may be its guards.
     share: Share,
+    /// Addresses that guards may have, as the user restricted them.
+    reachable: Vec<AddrPortPattern>,
     /// Schedules of the managers' tasks: dropping one stops it.
     #[expect(dead_code, reason = "kept for its Drop")]
     tasks: Vec<TaskHandle>,
@@ -175,7 +178,9 @@ impl TorStack {
         let mut tasks = managers.launch(&provider)?;
         tasks.extend(DirProvider::download_task_handle(&dirmgr));
         let share = Share { number: 0, of: stacks };
-        Ok(Arc::new(TorStack { managers, dirmgr: Some(dirmgr), directory: provider, share, tasks }))
+        let reachable = settings.reachable().to_vec();
+        let dirmgr = Some(dirmgr);
+        Ok(Arc::new(TorStack { managers, dirmgr, directory: provider, share, reachable, tasks }))
     }
 
     /// Make a further stack, whose guards are no guards of the others. Call on the data core that
@@ -192,17 +197,19 @@ impl TorStack {
         let directory = first.directory();
         let share = Share { number, of: first.share.of };
         // Before the managers see the directory, and choose guards from it.
-        share.apply(&managers.guardmgr, &directory);
+        let reachable = settings.reachable().to_vec();
+        share.apply(&reachable, &managers.guardmgr, &directory);
         let tasks = managers.launch(&directory)?;
-        Ok(Arc::new(TorStack { managers, dirmgr: None, directory, share, tasks }))
+        Ok(Arc::new(TorStack { managers, dirmgr: None, directory, share, reachable, tasks }))
     }
 
     /// Keep this stack's guards apart from the others', for as long as the future is polled.
     pub async fn keep_guards_apart(&self) {
         let mut events = self.directory.events();
-        self.share.apply(&self.managers.guardmgr, &self.directory);
+        let apply = || self.share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
+        apply();
         while events.next().await.is_some() {
-            self.share.apply(&self.managers.guardmgr, &self.directory);
+            apply();
         }
     }
 

@@ -104,7 +104,11 @@ impl Control {
     /// `Some` when tor has a microdescriptor of every relay in its consensus.
     pub(crate) fn knows_every_relay(&mut self) -> Result<Option<()>> {
         let count = |lines: Vec<String>, start: &str| {
-            lines.iter().flat_map(|text| text.lines()).filter(|line| line.starts_with(start)).count()
+            lines
+                .iter()
+                .flat_map(|text| text.lines())
+                .filter(|line| line.starts_with(start))
+                .count()
         };
         let relays = count(self.command("GETINFO ns/all")?, "r ");
         let described = count(self.command("GETINFO md/all")?, "onion-key");

@@ -73,7 +73,8 @@ impl Relay {
         let mut tor = Control::connect(&ControlAddress::Unix(self.dir.join(CONTROL)))?;
         tor.command("SIGNAL HEARTBEAT")?;
         let line = wait_until("the relay's report", 10, || reports().get(before).cloned())?;
-        let (head, _) = line.split_once(" circuits rejected").context("a report of another form")?;
+        let (head, _) =
+            line.split_once(" circuits rejected").context("a report of another form")?;
         let number = head.rsplit(' ').next().unwrap_or_default();
         number.parse().with_context(|| format!("no number in {line:?}"))
     }
