@@ -5,8 +5,8 @@
 //! the group once ([`CoreGroup::enter`]); from then on [`current_core`] and
 //! [`super::CoreRuntime`] find the thread's own driver without a lock.
 //!
-//! The driver of this version is a tokio `current_thread` runtime for each core, with an executor of
-//! our own on top ([`super::executor`]).
+//! The driver of this version is a tokio `current_thread` runtime for each core, with an executor
+//! of our own on top ([`super::executor`]).
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -4,14 +4,14 @@
 //!   wake on the core   -> local queue  --.
 //!                                         >-- runner: a batch of tasks, then the driver's turn
 //!   wake elsewhere     -> remote queue --'
-//!                            '-- and rings at the end of the waker's batch, if the runner is parked
+//!                            '-- and rings a parked runner, at the end of the waker's batch
 //! ```
 //!
 //! With one Tor stack every cell of half the circuits crosses cores, and arti's channels wake the
 //! other side while they hold a lock. tokio answers each such wake with a write to an eventfd; here
-//! a wake is a push, and a system call only when the core sleeps. A core rings the others at the end
-//! of its batch, so that one ring stands for all the cells of the batch, which then leave in one
-//! write.
+//! a wake is a push, and a system call only when the core sleeps. A core rings the others at the
+//! end of its batch, so that one ring stands for all the cells of the batch, which then leave in
+//! one write.
 //!
 //! **Parking.** The runner says that it parks, then looks at the remote queue once more; whoever
 //! wakes from elsewhere pushes, then looks whether the runner is parked. Both put a sequentially

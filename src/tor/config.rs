@@ -153,7 +153,7 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
     Ok(ArtiSettings { override_net_params: directory.override_net_params, config, reachable })
 }
 
-/// What the user wrote as `path_rules.reachable_addrs`; arti has checked it, and keeps it to itself.
+/// What the user wrote as `path_rules.reachable_addrs`: arti has checked it and hides it.
 fn reachable_addresses(table: &toml::Table) -> Vec<AddrPortPattern> {
     let rules = table.get("path_rules").and_then(toml::Value::as_table);
     let listed =

@@ -1,6 +1,6 @@
 //! Wakes between threads, panics, fairness, and what is left when a core ends.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -13,6 +13,11 @@ use crate::runtime::Driver;
 
 fn driver() -> Driver {
     Driver::new().expect("the machine has descriptors")
+}
+
+/// A timer of the driver's.
+async fn timer(after: Duration) {
+    let _ = tokio::time::timeout(after, std::future::pending::<()>()).await;
 }
 
 /// A core on a thread of its own: its queue, and what ends it.
@@ -99,7 +104,7 @@ fn tasks_that_never_rest_starve_neither_timers_nor_other_cores() {
     }
     let (tell, told) = mpsc::sync_channel(1);
     queue.spawn(async move {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        timer(Duration::from_millis(20)).await;
         tell.send(()).expect("the test listens");
     });
     told.recv_timeout(Duration::from_secs(30)).expect("the timer fires");
@@ -122,7 +127,6 @@ impl Drop for Dropped {
 fn every_task_is_dropped_on_its_core_when_the_core_ends() {
     let dropped = Arc::new(AtomicU32::new(0));
     let here = std::thread::current().id();
-    let ran = Arc::new(AtomicBool::new(false));
     let queue = driver().block_on(async {
         // One that waits forever, one that holds the other end of what it waits for, one that
         // waits for a timer, one that has not run yet.
@@ -142,13 +146,16 @@ fn every_task_is_dropped_on_its_core_when_the_core_ends() {
         });
         spawn(async move {
             let _guard = third;
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            timer(Duration::from_secs(3600)).await;
         });
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let ran = Arc::clone(&ran);
+        // Tasks run in the order of their spawns: when this has run, all three wait.
+        let (tell, told) = oneshot::channel();
+        spawn(async move {
+            let _ = tell.send(());
+        });
+        told.await.expect("it runs");
         spawn(async move {
             let _guard = fourth;
-            ran.store(true, Ordering::Relaxed);
             std::future::pending::<()>().await;
         });
         current_queue().expect("a core has a queue")
