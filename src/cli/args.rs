@@ -172,6 +172,9 @@ pub struct DoctorArgs {
     /// Look at this configuration's directories and keys too
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Print a JSON list of {"grade", "what", "text"} instead of lines
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `key`.

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, EXIT_FAILED};
+use crate::admin::{self, AdminError};
 use crate::app::state_dir::StateDir;
 use crate::config::Config;
 
@@ -47,7 +48,7 @@ fn finding(grade: Grade, what: &'static str, text: impl Into<String>) -> Finding
 pub fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = machine::findings();
     findings.extend(configured(args.config.as_deref()));
-    let text = render(&findings, false);
+    let text = render(&findings, args.json);
     // A reader that has gone wants no more.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     exit_code(&findings)
@@ -61,6 +62,16 @@ fn configured(file: Option<&Path>) -> Vec<Finding> {
         None => Config::from_backends(&[], true),
     };
     let mut findings = vec![state_dir(&config.state_dir)];
+    let socket = config.admin_socket();
+    let in_state_dir = socket.parent() == Some(&*config.state_dir);
+    findings.push(match admin::check(&socket, in_state_dir) {
+        Ok(()) => finding(Grade::Ok, "admin socket", format!("{} can be made", socket.display())),
+        // The service itself, most likely.
+        Err(error @ AdminError::InUse { .. }) => {
+            finding(Grade::Warn, "admin socket", error.to_string())
+        }
+        Err(error) => finding(Grade::Fail, "admin socket", error.to_string()),
+    });
     let keys = super::check::key_problems(&config).into_iter();
     findings.extend(keys.map(|problem| finding(Grade::Fail, "key", problem)));
     let arti = super::validate_arti(&config.arti).err().unwrap_or_default().into_iter();
