@@ -242,6 +242,9 @@ pub const UPLOAD_BACKOFF_MS_MAX: u64 = 300_000;
 /// Skew of our clock that is warned of.
 pub const CLOCK_SKEW_WARN_MS: u64 = 60_000;
 
+/// Wait for a link that is open already, to hear what its relay said of our clock.
+pub const CLOCK_SKEW_ASK_MS_MAX: u64 = 5_000;
+
 /// Skew of our clock at which nothing is published: a revision counter from the future would block
 /// the next publisher.
 pub const CLOCK_SKEW_PUBLISH_MS_MAX: u64 = 300_000;

@@ -21,7 +21,7 @@ pub mod mailbox;
 pub mod pinning;
 pub mod rtcompat;
 
-pub use self::core::{CoreGroup, CoreHandle, CoreId, Driver, current_core};
+pub use self::core::{CoreGroup, CoreHandle, CoreId, Driver, current_core, open_links};
 pub use self::executor::spawn;
 pub use self::mailbox::{Full, Mailbox};
 pub use self::rtcompat::CoreRuntime;

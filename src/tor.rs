@@ -6,6 +6,7 @@
 
 pub mod config;
 mod partition;
+mod skew;
 pub mod stack;
 pub mod status;
 

@@ -74,6 +74,10 @@ pub struct Publisher {
     was_ready: bool,
     /// What is in the way, if anything.
     obstacle: Option<String>,
+    /// Why the last round could not be built, if it could not.
+    round_failed: Option<String>,
+    /// Whether the operator was warned of the clock.
+    warned_of_clock: bool,
     /// Uploads that have ended.
     done: Mailbox<UploadDone>,
     /// Bounds uploads that run at the same time.
@@ -92,6 +96,12 @@ enum Event {
     Done(UploadDone),
     /// Time has passed.
     Tick,
+}
+
+/// A skew of our clock, positive when it is behind.
+fn in_words(skew_ms: i64) -> String {
+    let side = if skew_ms > 0 { "slow" } else { "fast" };
+    format!("{} s {side}", skew_ms.unsigned_abs() / 1000)
 }
 
 impl Publisher {
@@ -118,6 +128,8 @@ impl Publisher {
             republish_at: None,
             was_ready: false,
             obstacle: None,
+            round_failed: None,
+            warned_of_clock: false,
             // Every upload that runs can end without anybody waiting.
             done: Mailbox::new(limits::UPLOADS_AT_ONCE_MAX * 64),
             slots: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
@@ -129,6 +141,7 @@ impl Publisher {
     /// Publish for as long as the future is polled.
     pub async fn run(mut self) {
         let mut directory_events = self.pool.directory().events();
+        self.stack.learn_clock_skew().await;
         self.apply(Event::Directory);
         loop {
             let wake = self.next_wake();
@@ -138,8 +151,23 @@ impl Publisher {
                 done = self.done.recv() => Event::Done(done),
                 () = tokio::time::sleep(wake) => Event::Tick,
             };
+            self.stack.learn_clock_skew().await;
             self.apply(event);
         }
+    }
+
+    /// Warn of a clock that is off, each time that it goes off.
+    fn watch_clock(&mut self) {
+        let off = self
+            .stack
+            .clock_skew_ms()
+            .filter(|skew| skew.unsigned_abs() >= limits::CLOCK_SKEW_WARN_MS);
+        if let Some(skew) = off
+            && !self.warned_of_clock
+        {
+            tracing::warn!("this machine's clock is {}: set it, by NTP best", in_words(skew));
+        }
+        self.warned_of_clock = off.is_some();
     }
 
     /// How long to sleep when nothing happens.
@@ -173,6 +201,7 @@ impl Publisher {
             self.pacing.want(now);
         }
         self.expire_subcredentials(now);
+        self.watch_clock();
         self.obstacle = self.find_obstacle(now);
         if self.obstacle.is_none() && self.pacing.take(now) {
             self.begin_round(now);
@@ -276,10 +305,9 @@ impl Publisher {
         if let Some(skew) = self.stack.clock_skew_ms()
             && skew.unsigned_abs() >= limits::CLOCK_SKEW_PUBLISH_MS_MAX
         {
-            let (seconds, side) =
-                (skew.unsigned_abs() / 1000, if skew > 0 { "slow" } else { "fast" });
             return Some(format!(
-                "this machine's clock is {seconds} s {side}: nothing is published until it is set"
+                "this machine's clock is {}: nothing is published until it is set",
+                in_words(skew)
             ));
         }
         let up: Vec<usize> = self.service.seats().iter().map(|seat| seat.points().len()).collect();
@@ -306,13 +334,14 @@ impl Publisher {
         match Round::build(&self.periods, &points, &mut self.revisions, &netdir, now, wall) {
             Ok(round) => {
                 self.round = Some(round);
+                self.round_failed = None;
                 let bounds = limits::REPUBLISH_SECONDS_MIN..=limits::REPUBLISH_SECONDS_MAX;
                 let wait = Duration::from_secs(rand::rng().random_range(bounds));
                 self.republish_at = Some(now + wait);
             }
             Err(error) => {
                 tracing::error!("cannot build a descriptor: {error}");
-                self.obstacle = Some(error.to_string());
+                self.round_failed = Some(error.to_string());
                 self.pacing.want(now + Duration::from_secs(limits::PUBLISH_ROUND_INTERVAL_SECONDS));
             }
         }
@@ -346,7 +375,7 @@ impl Publisher {
                 .iter()
                 .all(|one| one.hsdirs_total > 0 && one.hsdirs_ok * 2 >= one.hsdirs_total);
         self.was_ready |= published;
-        let waiting = self.obstacle.clone();
+        let waiting = self.obstacle.clone().or_else(|| self.round_failed.clone());
         let (state, reason) = match (published, waiting) {
             (true, None) => (ServiceState::Ready, None),
             (_, Some(why)) if self.was_ready => (ServiceState::Degraded, Some(why)),

@@ -267,6 +267,11 @@ impl CoreGroup {
     }
 }
 
+/// Links of the calling core's process that are open now; none on a thread that is no core.
+pub fn open_links() -> Vec<Arc<LinkRecord>> {
+    current_group().map(|group| group.links()).unwrap_or_default()
+}
+
 /// The TLS provider of the process, made at first use.
 pub(super) fn tls() -> &'static tor_rtcompat::tls::RustlsProvider {
     static TLS: OnceLock<tor_rtcompat::tls::RustlsProvider> = OnceLock::new();

@@ -15,24 +15,27 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt;
-use tor_chanmgr::{ChanMgr, ChanMgrConfig, Dormancy};
+use tor_chanmgr::{ChanMgr, ChanMgrConfig, ChannelUsage, Dormancy};
 use tor_circmgr::CircMgr;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::{DirMgr, DirMgrStore, DirProvider};
 use tor_guardmgr::GuardMgr;
+use tor_linkspec::{HasAddrs as _, OwnedChanTarget};
 use tor_memquota::MemoryQuotaTracker;
-use tor_netdir::NetDirProvider;
 use tor_netdir::params::NetParameters;
+use tor_netdir::{NetDirProvider, Timeliness};
 use tor_netdoc::types::policy::AddrPortPattern;
 use tor_persist::{FsStateMgr, StateMgr};
 use tor_rtcompat::scheduler::TaskHandle;
 
 use super::config::{ArtiSettings, report};
 use super::partition::Share;
-use crate::runtime::CoreRuntime;
+use super::skew::Skews;
+use crate::limits;
+use crate::runtime::{CoreRuntime, open_links};
 
 /// Why a Tor stack could not be made or started.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +148,8 @@ pub struct TorStack {
     share: Share,
     /// Addresses that guards may have, as the user restricted them.
     reachable: Vec<AddrPortPattern>,
+    /// What relays say of our clock.
+    skews: Skews,
     /// Schedules of the managers' tasks: dropping one stops it.
     #[expect(dead_code, reason = "kept for its Drop")]
     tasks: Vec<TaskHandle>,
@@ -180,7 +185,8 @@ impl TorStack {
         let share = Share { number: 0, of: stacks };
         let reachable = settings.reachable().to_vec();
         let dirmgr = Some(dirmgr);
-        Ok(Arc::new(TorStack { managers, dirmgr, directory: provider, share, reachable, tasks }))
+        let (directory, skews) = (provider, Skews::default());
+        Ok(Arc::new(TorStack { managers, dirmgr, directory, share, reachable, skews, tasks }))
     }
 
     /// Make a further stack, whose guards are no guards of the others. Call on the data core that
@@ -200,7 +206,8 @@ impl TorStack {
         let reachable = settings.reachable().to_vec();
         share.apply(&reachable, &managers.guardmgr, &directory);
         let tasks = managers.launch(&directory)?;
-        Ok(Arc::new(TorStack { managers, dirmgr: None, directory, share, reachable, tasks }))
+        let (dirmgr, skews) = (None, Skews::default());
+        Ok(Arc::new(TorStack { managers, dirmgr, directory, share, reachable, skews, tasks }))
     }
 
     /// Keep this stack's guards apart from the others', for as long as the future is polled.
@@ -254,16 +261,32 @@ impl TorStack {
         Ok(CircuitPool { pool, directory: provider, _tasks: Arc::new(tasks) })
     }
 
-    /// How far our clock is off, as the guards tell: positive when our clock is behind theirs.
-    /// `None` while nobody has told.
-    pub fn clock_skew_ms(&self) -> Option<i64> {
-        let estimate = self.managers.guardmgr.skew_events().get()?;
-        let whole_ms = |skew: std::time::Duration| i64::try_from(skew.as_millis()).ok();
-        match estimate.skew() {
-            tor_proto::ClockSkew::Slow(skew) => whole_ms(skew),
-            tor_proto::ClockSkew::Fast(skew) => whole_ms(skew).map(|skew| -skew),
-            tor_proto::ClockSkew::None => Some(0),
+    /// Hear what the relays of new links say of our clock.
+    pub async fn learn_clock_skew(&self) {
+        let links = open_links();
+        let links: Vec<_> = links.iter().filter(|link| link.stack == self.share.number).collect();
+        let numbers: Vec<u64> = links.iter().map(|link| link.number).collect();
+        self.skews.keep_only(&numbers);
+        for link in links.into_iter().filter(|link| !self.skews.knows(link.number)) {
+            let Ok(netdir) = self.directory.netdir(Timeliness::Unchecked) else { return };
+            let relay = netdir.relays().find(|relay| relay.addrs().any(|addr| addr == link.peer));
+            // A directory cache from before there was a directory.
+            let Some(relay) = relay.map(|relay| OwnedChanTarget::from_chan_target(&relay)) else {
+                continue;
+            };
+            // The link is open: this finds it.
+            let open = self.managers.chanmgr.get_or_launch(&relay, ChannelUsage::UserTraffic);
+            let wait = Duration::from_millis(limits::CLOCK_SKEW_ASK_MS_MAX);
+            if let Ok(Ok((channel, _))) = tokio::time::timeout(wait, open).await {
+                self.skews.note(link.number, channel.clock_skew());
+            }
         }
+    }
+
+    /// How far our clock is off, as relays tell: positive when it is behind theirs. `None` while
+    /// nobody has told.
+    pub fn clock_skew_ms(&self) -> Option<i64> {
+        self.skews.median_ms()
     }
 
     /// Write guards and vanguards to disk now.
