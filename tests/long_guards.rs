@@ -5,6 +5,7 @@
 //! same guard, and the guard refuses CREATEs.
 
 #[path = "end_to_end/service.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
 
 use std::time::{Duration, Instant};

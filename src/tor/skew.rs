@@ -1,8 +1,8 @@
 //! How far our clock is off, as relays tell when a link opens (tor-spec, NETINFO).
 //!
-//! arti has an estimate of its own, but for clients in trouble: it waits for eight relays and for 15
-//! minutes. A service has a link or two. The median of what their relays say is taken; a relay that
-//! lies can stop us from publishing, which a guard could do by dropping our circuits as well.
+//! arti has an estimate of its own, but for clients in trouble: it waits for eight relays and for
+//! 15 minutes. A service has a link or two. The median of what their relays say is taken; a relay
+//! that lies can stop us from publishing, which a guard could do by dropping our circuits as well.
 //!
 //! A link tells once: a clock that is set later counts from the next link on.
 

@@ -107,6 +107,24 @@ fn sigterm_lets_an_open_download_end() {
 }
 
 #[test]
+fn a_clock_that_is_off_stops_publishing_and_says_so() {
+    let (lab, _) = crate::lab();
+    for (off, word) in [("+10m", "fast"), ("-10m", "slow")] {
+        let service = Service::start_with_clock(lab, &Spec::default(), off);
+        let said = wait_until("the clock is the reason", 60, || {
+            let main = service.try_status()?["services"][0].clone();
+            let reason = main["reason"].as_str()?.to_owned();
+            (reason.contains("clock") && reason.contains(word)).then_some(main)
+        });
+        let main = said.unwrap_or_else(|error| panic!("{off}: {error}\n{}", service.log()));
+        assert_eq!(main["state"], "starting", "{main:#}");
+        assert_eq!(main["descriptors"].as_array().map(Vec::len), Some(0), "{main:#}");
+        let skew = service.try_status().and_then(|status| status["clock_skew_ms"].as_i64());
+        assert!(skew.is_some_and(|skew| skew.abs_diff(0) > 590_000), "{skew:?}");
+    }
+}
+
+#[test]
 fn a_second_sigterm_ends_at_once() {
     let (lab, client) = crate::lab();
     let endless = backend(|mut stream| {

@@ -49,6 +49,8 @@ pub struct Service {
     pub onion: String,
     /// What it wrote to standard output and standard error so far.
     log: Arc<Mutex<String>>,
+    /// When it was started.
+    started: Instant,
     /// From the start of the process to `ready`.
     pub ready_after: Duration,
 }
@@ -65,11 +67,27 @@ impl Service {
 
     /// Start one on the files of an earlier one.
     pub fn start_in(lab: &Lab, spec: &Spec, dir: tempfile::TempDir) -> Service {
+        let mut service = Service::launch(lab, spec, dir, &[]);
+        service.wait_until_ready();
+        service
+    }
+
+    /// Start one whose clock is off, in faketime(1)'s words (`+10m`); it may never be ready.
+    pub fn start_with_clock(lab: &Lab, spec: &Spec, off: &str) -> Service {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Service::launch(lab, spec, dir, &["faketime", "-f", off])
+    }
+
+    /// Start the process, as an argument of `wrapper` if there is one.
+    fn launch(lab: &Lab, spec: &Spec, dir: tempfile::TempDir, wrapper: &[&str]) -> Service {
         let config = dir.path().join("rustbalance.toml");
         std::fs::write(&config, toml(lab, spec, dir.path())).expect("the directory is writable");
+        let program = env!("CARGO_BIN_EXE_rustbalance");
+        let words: Vec<&str> = wrapper.iter().copied().chain([program]).collect();
         let started = Instant::now();
         let mut child = lab
-            .command(env!("CARGO_BIN_EXE_rustbalance"))
+            .command(words[0])
+            .args(&words[1..])
             .arg("run")
             .arg("--config")
             .arg(&config)
@@ -84,24 +102,22 @@ impl Service {
         let stderr = child.stderr.take().expect("it is piped");
         collect(stdout, Arc::clone(&log));
         collect(stderr, Arc::clone(&log));
-        let mut service = Service {
-            dir: Some(dir),
-            child,
-            onion: String::new(),
-            log,
-            ready_after: Duration::ZERO,
-        };
+        let ready_after = Duration::ZERO;
+        Service { dir: Some(dir), child, onion: String::new(), log, started, ready_after }
+    }
+
+    /// Wait until it is ready.
+    fn wait_until_ready(&mut self) {
         wait_until("ready", READY_SECONDS_MAX, || {
-            let ended = service.child.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "it ended: {ended:?}\n{}", service.log());
-            service.log().lines().any(|line| line == "ready").then_some(())
+            let ended = self.child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.log());
+            self.log().lines().any(|line| line == "ready").then_some(())
         })
-        .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
-        service.ready_after = started.elapsed();
-        let log = service.log();
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.log()));
+        self.ready_after = self.started.elapsed();
+        let log = self.log();
         let onion = log.lines().find_map(|line| line.strip_prefix("onion "));
-        service.onion = onion.expect("the address is printed before ready").to_owned();
-        service
+        self.onion = onion.expect("the address is printed before ready").to_owned();
     }
 
     /// What it wrote so far.
@@ -112,6 +128,12 @@ impl Service {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its status document, once it answers.
+    pub fn try_status(&self) -> Option<Value> {
+        let socket = state_dir(self).join("admin.sock");
+        serde_json::to_value(rustbalance::admin::client::status(&socket).ok()?).ok()
     }
 
     /// Its status document.
