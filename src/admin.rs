@@ -33,5 +33,5 @@ pub trait StatusSource: Send + Sync + 'static {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "admin"))]
 mod tests;
