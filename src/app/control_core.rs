@@ -111,6 +111,7 @@ pub(super) struct ControlCore {
     /// arti's configuration.
     pub(super) arti: ArtiSettings,
     /// Where the admin socket is.
+    #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "no socket without it"))]
     pub(super) admin_socket: Option<std::path::PathBuf>,
     /// How long a drain may take.
     pub(super) drain: Duration,
