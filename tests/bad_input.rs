@@ -227,7 +227,10 @@ fn an_admin_socket_that_cannot_be_made_is_refused_before_anything_is_written() {
     };
     refused(&place.path("no-such-directory/admin.sock"), &["admin socket", "no-such-directory"]);
     refused(&place.path("master.key"), &["master.key", "no socket", "[admin] socket"]);
-    refused(&place.path(&"a".repeat(120)), &["rustbalance.toml:9:", "admin.socket", "shorter path"]);
+    refused(
+        &place.path(&"a".repeat(120)),
+        &["rustbalance.toml:9:", "admin.socket", "shorter path"],
+    );
     let taken = place.path("taken.sock");
     let listener = std::os::unix::net::UnixListener::bind(&taken).expect("it can be bound");
     refused(&taken, &["taken.sock", "in use", "[admin] socket"]);
