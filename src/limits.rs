@@ -148,6 +148,10 @@ pub const INTRODUCTIONS_PER_POINT_MIN: u32 = 16_384;
 /// See [`INTRODUCTIONS_PER_POINT_MIN`].
 pub const INTRODUCTIONS_PER_POINT_MAX: u32 = 32_768;
 
+/// INTRODUCE2 that one introduction point remembers: it takes as many again while it lingers, and
+/// closes when the memory is full, since it could not tell a replay any more. 2 MB with the table.
+pub const INTRODUCTIONS_SEEN_MAX: usize = 2 * INTRODUCTIONS_PER_POINT_MAX as usize;
+
 /// Lifetime of an introduction point at least and at most; drawn at random between them (C tor:
 /// `INTRO_POINT_LIFETIME_MIN_SECONDS`, `..MAX..`).
 pub const POINT_LIFETIME_SECONDS_MIN: u64 = 18 * 3600;
@@ -160,6 +164,13 @@ pub const POINT_LINGER_SECONDS: u64 = DESCRIPTOR_LIFETIME_MINUTES as u64 * 60;
 /// Points of one core that linger at the same time; more of them means a flood, and the oldest
 /// closes.
 pub const POINTS_LINGERING_MAX: usize = 32;
+
+/// How often points that linger are looked at: those of no use close.
+pub const POINTS_LINGERING_LOOK_MS: u64 = 5_000;
+
+/// A point that was up for this long and is lost comes back at once, as after a guard's restart;
+/// an earlier loss counts as a failed attempt at its relay.
+pub const POINT_STEADY_SECONDS: u64 = 300;
 
 /// Attempts with the same keys at the same relay before another relay is chosen. C tor's
 /// `MAX_INTRO_POINT_CIRCUIT_RETRIES`.
@@ -180,8 +191,9 @@ pub const INTRODUCTIONS_WAITING_MAX: usize = 1024;
 /// Rendezvous that wait for a core. A client gives up after about a minute.
 pub const RENDEZVOUS_WAITING_MAX: usize = 512;
 
-/// Rendezvous circuits that one core builds at the same time.
-pub const RENDEZVOUS_BUILDING_MAX: usize = 64;
+/// Rendezvous circuits that one core builds at the same time: 86 kB each, so 44 MB. Whoever names
+/// a rendezvous point that never answers holds one of these for [`RENDEZVOUS_BUILD_MS_MAX`].
+pub const RENDEZVOUS_BUILDING_MAX: usize = 512;
 
 /// Rendezvous circuits open on one core: 86 kB each, so about 700 MB.
 pub const RENDEZVOUS_OPEN_MAX: u64 = 8192;
@@ -189,8 +201,11 @@ pub const RENDEZVOUS_OPEN_MAX: u64 = 8192;
 /// A request older than this is not served any more: the client has given up.
 pub const RENDEZVOUS_WAIT_MS_MAX: u64 = 30_000;
 
-/// All attempts for one rendezvous together end here.
-pub const RENDEZVOUS_BUILD_MS_MAX: u64 = 60_000;
+/// One attempt to reach a rendezvous point: longer than circuits take on the public network.
+pub const RENDEZVOUS_ATTEMPT_MS_MAX: u64 = 15_000;
+
+/// All attempts for one rendezvous together end here: the client has been waiting since before.
+pub const RENDEZVOUS_BUILD_MS_MAX: u64 = 30_000;
 
 /// A rendezvous circuit without a stream is closed after this long: an hour, as a C tor client
 /// keeps using a circuit for at most 10 minutes after its last stream began.
@@ -239,6 +254,12 @@ pub const UPLOAD_BACKOFF_MS_MIN: u64 = 1_000;
 /// See [`UPLOAD_BACKOFF_MS_MIN`].
 pub const UPLOAD_BACKOFF_MS_MAX: u64 = 300_000;
 
+/// First and longest wait for another round after an HSDir has refused a descriptor, as it does
+/// when it holds one with a higher counter: a new round has a higher one itself.
+pub const REFUSED_WAIT_SECONDS_MIN: u64 = 5;
+/// See [`REFUSED_WAIT_SECONDS_MIN`].
+pub const REFUSED_WAIT_SECONDS_MAX: u64 = 3600;
+
 /// Skew of our clock that is warned of.
 pub const CLOCK_SKEW_WARN_MS: u64 = 60_000;
 
@@ -257,5 +278,7 @@ const _: () = assert!(REPUBLISH_SECONDS_MAX < DESCRIPTOR_LIFETIME_MINUTES as u64
 const _: () = assert!(REPUBLISH_SECONDS_MIN < REPUBLISH_SECONDS_MAX);
 const _: () = assert!(CLOCK_SKEW_WARN_MS < CLOCK_SKEW_PUBLISH_MS_MAX);
 const _: () = assert!(RENDEZVOUS_BUILDING_MAX as u64 <= RENDEZVOUS_OPEN_MAX);
+const _: () = assert!(RENDEZVOUS_ATTEMPT_MS_MAX < RENDEZVOUS_BUILD_MS_MAX);
+const _: () = assert!(INTRODUCTIONS_SEEN_MAX > INTRODUCTIONS_PER_POINT_MAX as usize);
 // Two uploads to one HSDir must be a second apart: that is the grain of the revision counter.
 const _: () = assert!(PUBLISH_DEBOUNCE_MS >= 1_000 && UPLOAD_BACKOFF_MS_MIN >= 1_000);

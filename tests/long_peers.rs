@@ -20,8 +20,8 @@ fn onionbalance_c_tor_haproxy_and_nginx_serve_one_page_together() {
             nginx.address
         ))
         .expect("HAProxy starts");
-    let (balance, services) =
-        lab.onionbalance(2, 80, &format!("127.0.0.1:{port}")).expect("OnionBalance starts");
+    let ports = [(80, format!("127.0.0.1:{port}"))];
+    let (balance, services) = lab.onionbalance(2, &ports).expect("OnionBalance starts");
     assert_eq!(services.len(), 2);
     assert!(services.iter().all(|one| one.hostname != balance.hostname));
     let answer = wait_until("OnionBalance has published", 240, || {

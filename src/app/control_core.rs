@@ -206,10 +206,20 @@ impl ControlCore {
             let percent = (progress.fraction * 100.0) as u32;
             self.shared.bootstrap.send_replace(Some(format!("{percent} %: {}", progress.text)));
         };
+        // From the first directory on: circuits are asked for only when the share is known.
+        let apart = async {
+            if self.shared.stack_count() > 1 {
+                stack.keep_guards_apart().await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut apart = std::pin::pin!(apart);
         tokio::select! {
             () = stack.watch_bootstrap(tell) => {}
+            () = &mut apart => {}
             done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
         }
+        stack.bind_guards();
         self.shared.bootstrap.send_replace(None);
         if let Some(first) = self.shared.stacks.first() {
             first.send_replace(Some(Arc::clone(&stack)));
@@ -232,11 +242,6 @@ impl ControlCore {
             };
             futures::future::join(publisher.run(), forward).map(|_| ())
         });
-        let apart = async {
-            if self.shared.stack_count() > 1 {
-                stack.keep_guards_apart().await;
-            }
-        };
         futures::future::join(join_all(publishers), apart).await;
         Ok(())
     }

@@ -29,8 +29,29 @@ pub(super) struct DataCore {
     pub(super) order: watch::Receiver<Order>,
 }
 
-/// The wait before a data core that died is started again.
+/// First and longest wait before a data core that ended is started again.
 const RESTART_WAIT: Duration = Duration::from_secs(1);
+/// See [`RESTART_WAIT`].
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A core that ran for this long is started again after the first wait.
+const RAN_WELL: Duration = Duration::from_secs(300);
+
+/// Why a data core serves nobody and has to be started anew.
+#[derive(Debug, thiserror::Error)]
+enum CoreError {
+    /// The driver could not be made.
+    #[error("no driver: {0}")]
+    Driver(#[from] std::io::Error),
+    /// There is no stack for it.
+    #[error("no Tor stack: {0}")]
+    Stack(#[from] StackError),
+    /// The process is ending.
+    #[error("the control core has ended")]
+    Ending(#[from] watch::error::RecvError),
+    /// The core that carried the stack died, and the stack's tasks with it.
+    #[error("the Tor stack's own core ended")]
+    StackEnded,
+}
 
 /// Serves one service's streams on one core.
 #[derive(Clone)]
@@ -63,20 +84,26 @@ impl DataCore {
             if let Err(error) = pinning::pin_current_thread(self.cpu) {
                 tracing::warn!(core = self.number, "{error}; the core runs unpinned");
             }
+            let mut wait = RESTART_WAIT;
             loop {
+                let started = std::time::Instant::now();
                 let run = std::panic::catch_unwind(AssertUnwindSafe(|| self.run()));
                 self.note_down();
                 match run {
                     Ok(Ok(())) => return,
                     Ok(Err(error)) => {
-                        tracing::error!(core = self.number, "cannot start the core: {error}");
+                        tracing::error!(core = self.number, "the core serves nobody: {error}");
                     }
                     Err(_) => tracing::error!(core = self.number, "the core died; starting anew"),
                 }
                 if *self.order.borrow() != Order::Serve {
                     return;
                 }
-                std::thread::sleep(RESTART_WAIT);
+                if started.elapsed() >= RAN_WELL {
+                    wait = RESTART_WAIT;
+                }
+                std::thread::sleep(wait);
+                wait = (wait * 2).min(RESTART_WAIT_MAX);
             }
         })
     }
@@ -89,42 +116,30 @@ impl DataCore {
     }
 
     /// Serve until told to stop.
-    fn run(&self) -> std::io::Result<()> {
+    fn run(&self) -> Result<(), CoreError> {
         Driver::new()?.block_on(async {
             self.shared.group.enter(CoreId::data(self.number));
             self.shared.note_core_up();
-            self.serve().await;
-        });
-        Ok(())
+            self.serve().await
+        })
     }
 
     /// Run an instance of every service; from a drain on, only what is open.
-    async fn serve(&self) {
+    async fn serve(&self) -> Result<(), CoreError> {
         let mut order = self.order.clone();
         tokio::select! {
-            Ok(()) = self.run_instances() => {}
+            ended = self.run_instances() => ended?,
             _ = order.wait_for(|order| *order != Order::Serve) => {}
         }
         // The instances' points are closed now. Open circuits are tasks and go on until here:
         let _ = order.wait_for(|order| *order == Order::Stop).await;
+        Ok(())
     }
 
     /// Run an instance of every service, for as long as the future is polled.
-    async fn run_instances(&self) -> Result<(), watch::error::RecvError> {
-        let stack = match self.stack().await? {
-            Ok(stack) => stack,
-            Err(error) => {
-                tracing::error!(core = self.number, "no Tor stack: {error}");
-                return Ok(());
-            }
-        };
-        let pool = match stack.circuit_pool() {
-            Ok(pool) => pool,
-            Err(error) => {
-                tracing::error!(core = self.number, "no circuit pool: {error}");
-                return Ok(());
-            }
-        };
+    async fn run_instances(&self) -> Result<(), CoreError> {
+        let stack = self.stack().await?;
+        let pool = stack.circuit_pool()?;
         let number = usize::from(self.number);
         let instances = self.shared.services.iter().map(|service| {
             let seat = Arc::clone(&service.service.seats()[number]);
@@ -136,8 +151,14 @@ impl DataCore {
                 stack.keep_guards_apart().await;
             }
         };
-        futures::future::join(join_all(instances), apart).await;
-        Ok(())
+        let slot = usize::from(self.number % self.shared.stack_count());
+        let mut slot = self.shared.stacks[slot].subscribe();
+        let replaced =
+            slot.wait_for(|now| !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &stack)));
+        tokio::select! {
+            _ = futures::future::join(join_all(instances), apart) => Ok(()),
+            _ = replaced => Err(CoreError::StackEnded),
+        }
     }
 
     /// Whether this core makes the stack that it uses.
@@ -147,17 +168,18 @@ impl DataCore {
 
     /// The Tor stack of this core: the one of all, or one of several, made here if it is this
     /// core's to make.
-    async fn stack(&self) -> Result<Result<Arc<TorStack>, StackError>, watch::error::RecvError> {
+    async fn stack(&self) -> Result<Arc<TorStack>, CoreError> {
         if self.owns_stack() {
             let own = &self.shared.stacks[usize::from(self.number)];
-            // A core that starts anew: the state of the old stack is free once nobody has it.
+            // A core that starts anew: the state of the old stack is free once nobody has it, and
+            // whoever has it lets go when it sees this.
             own.send_replace(None);
             let first = self.stack_number(0).await?;
-            let stack = TorStack::beside(&first, &self.arti, self.number);
-            own.send_replace(stack.as_ref().ok().cloned());
+            let stack = TorStack::beside(&first, &self.arti, self.number)?;
+            own.send_replace(Some(Arc::clone(&stack)));
             return Ok(stack);
         }
-        self.stack_number(usize::from(self.number % self.shared.stack_count())).await.map(Ok)
+        Ok(self.stack_number(usize::from(self.number % self.shared.stack_count())).await?)
     }
 
     /// A stack that another core makes, once there is one.

@@ -1,4 +1,4 @@
-//! One upload of one descriptor to one HSDir (rend-spec-v3, section 2.2.6), and one fetch from it.
+//! One upload of one descriptor to one HSDir (rend-spec-v3, section 2.2.6).
 //!
 //! Called by the publisher on the control core; retries are the publisher's.
 

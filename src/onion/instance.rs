@@ -44,6 +44,7 @@ impl Instance {
         seat.set_alive(true);
         tokio::join!(
             async { while keepers.next().await.is_some() {} },
+            points.expire_lingering(),
             introduction::run(&self.service, self.number, &self.pool, &introductions),
             rendezvous::run(&self.service, self.number, &self.pool, &serve),
         );

@@ -62,11 +62,11 @@ pub(super) struct PointKeys {
     session_id: ed25519::Keypair,
     /// Decrypts INTRODUCE2.
     pub(super) ntor: HsSvcNtorKeypair,
-    /// INTRODUCE2 that were accepted.
+    /// What names them.
     pub(super) seen: SeenMessages,
-    /// INTRODUCE2 that arrived, replays and rubbish included.
+    /// INTRODUCE2 that were accepted.
     introductions: AtomicU32,
-    /// How many may arrive before the point is replaced.
+    /// How many are before the point is replaced.
     introductions_max: u32,
     /// Rings once when they have.
     pub(super) worn_out: Notify,
@@ -99,7 +99,7 @@ impl PointKeys {
     }
 
     /// Count an INTRODUCE2; ring when it was the last one for these keys.
-    fn count_introduction(&self) {
+    pub(super) fn count_introduction(&self) {
         let before = self.introductions.fetch_add(1, Ordering::Relaxed);
         if before.saturating_add(1) == self.introductions_max {
             self.worn_out.notify_one();
@@ -151,7 +151,6 @@ impl MsgHandler for PointHandler {
             },
             AnyRelayMsg::Introduce2(message) if self.established.is_none() => {
                 self.counters.note_introduction();
-                self.keys.count_introduction();
                 let introduction = Introduction { keys: Arc::clone(&self.keys), message };
                 if let Err(Full(_)) = self.introductions.push(introduction) {
                     self.counters.note_queue_full();

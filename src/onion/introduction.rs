@@ -102,6 +102,8 @@ fn accept(
     if !keys.seen.insert(body) {
         return Err(E::Replay);
     }
+    // Rubbish does not wear a point out: it costs its sender nothing.
+    keys.count_introduction();
     // Not required to be exhausted: the payload is padded.
     let payload: IntroduceHandshakePayload =
         Reader::from_slice(&plaintext).extract().map_err(|_| E::Invalid)?;
@@ -125,7 +127,10 @@ fn accept(
         protocols,
         received: now,
     };
-    service.dispatch(instance, request).map(|_| ()).map_err(|_| E::Overloaded)
+    service.dispatch(instance, request).map(|_| ()).map_err(|_| {
+        service.cookies.forget(&(*payload.cookie()).into());
+        E::Overloaded
+    })
 }
 
 /// Capabilities for the virtual hop: congestion control when the client asked for it, nothing

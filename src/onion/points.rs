@@ -9,11 +9,14 @@
 //!                                                   stay good)                      forgotten it
 //! ```
 //!
+//! A point that is lost soon after it came up counts as a failed attempt: a relay that establishes
+//! and closes, again and again, loses its place. Its lifetime runs from the choice of the relay.
+//!
 //! A slot tells the service when its point comes up, and when a first attempt to bring a lost one
 //! back has failed. It never waits for another slot, so readiness never depends on all of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tor_linkspec::{HasRelayIds as _, OwnedCircTarget, RelayIds};
@@ -40,7 +43,24 @@ pub(super) struct Points {
     /// What is up, by slot.
     up: Mutex<Vec<Option<IntroPointDesc>>>,
     /// Points that were replaced and still answer, oldest first.
-    lingering: Mutex<std::collections::VecDeque<EstablishedPoint>>,
+    lingering: Mutex<std::collections::VecDeque<Lingering>>,
+}
+
+/// A point that was replaced and still answers those who hold an older descriptor.
+struct Lingering {
+    /// The point.
+    point: EstablishedPoint,
+    /// Its keys.
+    keys: Arc<PointKeys>,
+    /// When no descriptor names it any more.
+    until: Instant,
+}
+
+impl Lingering {
+    /// Whether it answers anybody.
+    fn is_of_use(&self, now: Instant) -> bool {
+        !self.point.tunnel.is_closed() && now < self.until && !self.keys.seen.is_full()
+    }
 }
 
 /// A relay with the keys that a point has there. Gives the relay back when dropped.
@@ -53,7 +73,9 @@ struct Held {
     ids: RelayIds,
     /// The keys.
     keys: Arc<PointKeys>,
-    /// Attempts that failed since the point was last up.
+    /// When the point has served its time.
+    ends: Instant,
+    /// Attempts that failed, and short lives, since the point was last up for long.
     failures: u32,
 }
 
@@ -97,30 +119,54 @@ impl Points {
         loop {
             if held.as_ref().is_some_and(|held| held.failures >= limits::POINT_RETRIES_SAME_RELAY) {
                 held = None;
+                self.withdraw(slot);
             }
-            let Some(place) = held.take().or_else(|| self.choose()) else {
+            let Some(mut place) = held.take().or_else(|| self.choose()) else {
                 backoff(&mut backoff_ms).await;
                 continue;
             };
-            let mut place = place;
             match self.establish(&place).await {
                 Ok(point) => {
-                    place.failures = 0;
-                    backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+                    let up_since = Instant::now();
                     self.announce(slot, Some(point.description.clone()));
-                    match keep(&point, &place.keys).await {
-                        Ending::Lost => held = Some(place),
-                        Ending::Spent => self.linger(point),
+                    let ending = keep(&point, &place).await;
+                    let steady = up_since.elapsed().as_secs() >= limits::POINT_STEADY_SECONDS;
+                    match ending {
+                        Ending::Spent => {
+                            backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+                            self.linger(point, &place.keys);
+                        }
+                        Ending::Lost if steady => {
+                            place.failures = 0;
+                            backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+                            held = Some(place);
+                        }
+                        Ending::Lost => {
+                            place.failures += 1;
+                            held = Some(place);
+                            backoff(&mut backoff_ms).await;
+                        }
                     }
                 }
                 Err(error) => {
                     tracing::debug!(slot, "introduction point: {error}");
                     place.failures += 1;
-                    self.announce(slot, None);
+                    self.withdraw(slot);
                     held = Some(place);
                     backoff(&mut backoff_ms).await;
                 }
             }
+        }
+    }
+
+    /// Close points that were replaced once they are of no use to anybody, for as long as the
+    /// future is polled.
+    pub(super) async fn expire_lingering(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(limits::POINTS_LINGERING_LOOK_MS)).await;
+            let now = Instant::now();
+            let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+            lingering.retain(|old| old.is_of_use(now));
         }
     }
 
@@ -152,8 +198,24 @@ impl Points {
             relay: OwnedCircTarget::from_circ_target(&relay),
             ids,
             keys: PointKeys::generate(),
+            ends: Instant::now() + lifetime(),
             failures: 0,
         })
+    }
+
+    /// Take a slot's point out of the descriptor, unless it was replaced and still answers.
+    fn withdraw(&self, slot: usize) {
+        let up = self.up.lock().unwrap_or_else(PoisonError::into_inner)[slot].clone();
+        let Some(up) = up else { return };
+        let answers = {
+            let (now, same) = (Instant::now(), up.ipt_sid_key());
+            let lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut alive = lingering.iter().filter(|old| old.is_of_use(now));
+            alive.any(|old| old.point.description.ipt_sid_key() == same)
+        };
+        if !answers {
+            self.announce(slot, None);
+        }
     }
 
     /// Say what is up in a slot, if that is news.
@@ -175,25 +237,31 @@ impl Points {
     }
 
     /// Let a point answer on while clients may still know it.
-    fn linger(&self, point: EstablishedPoint) {
+    fn linger(&self, point: EstablishedPoint, keys: &Arc<PointKeys>) {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(limits::POINT_LINGER_SECONDS);
         let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
-        lingering.retain(|old| !old.tunnel.is_closed());
+        lingering.retain(|old| old.is_of_use(now));
         if lingering.len() >= limits::POINTS_LINGERING_MAX {
             lingering.pop_front();
         }
-        lingering.push_back(point);
+        lingering.push_back(Lingering { point, keys: Arc::clone(keys), until });
     }
 }
 
 /// Wait until the point ends, and say how.
-async fn keep(point: &EstablishedPoint, keys: &PointKeys) -> Ending {
-    let bounds = limits::POINT_LIFETIME_SECONDS_MIN..=limits::POINT_LIFETIME_SECONDS_MAX;
-    let lifetime = Duration::from_secs(rand::rng().random_range(bounds));
+async fn keep(point: &EstablishedPoint, place: &Held) -> Ending {
     tokio::select! {
         () = point.tunnel.wait_for_close() => Ending::Lost,
-        () = keys.worn_out.notified() => Ending::Spent,
-        () = tokio::time::sleep(lifetime) => Ending::Spent,
+        () = place.keys.worn_out.notified() => Ending::Spent,
+        () = tokio::time::sleep_until(place.ends.into()) => Ending::Spent,
     }
+}
+
+/// How long a point serves, drawn anew for each set of keys.
+fn lifetime() -> Duration {
+    let bounds = limits::POINT_LIFETIME_SECONDS_MIN..=limits::POINT_LIFETIME_SECONDS_MAX;
+    Duration::from_secs(rand::rng().random_range(bounds))
 }
 
 /// Wait before the next attempt, twice as long as last time, with jitter.

@@ -13,7 +13,9 @@
 //! A round begins when
 //! * points have changed (collected for a second; [`pacing`] bounds the rate),
 //! * a period begins or an HSDir set changes with a new consensus,
-//! * the published descriptors are an hour or two old.
+//! * the published descriptors are an hour or two old,
+//! * an HSDir has refused a descriptor, as it does when it holds a higher counter: the next round's
+//!   is higher (with a wait that doubles, for it may have another reason).
 //!
 //! New subcredentials are on all cores before a period's first descriptor is uploaded, and stay
 //! there until the last descriptor of an old period has expired.
@@ -34,8 +36,8 @@ use tor_hscrypto::time::TimePeriod;
 use tor_netdir::{NetDir, Timeliness};
 
 use self::pacing::Pacing;
-use self::round::{Attempt, Round, UploadDone};
-use super::hsdir;
+use self::round::{Attempt, Round, UploadDone, UploadEnd};
+use super::hsdir::{self, UploadError};
 use super::period::{Period, PeriodError};
 use super::revision::Revisions;
 use super::ring::live_rings;
@@ -76,6 +78,8 @@ pub struct Publisher {
     obstacle: Option<String>,
     /// Why the last round could not be built, if it could not.
     round_failed: Option<String>,
+    /// Rounds in a row of which an HSDir refused a descriptor.
+    refusals: u32,
     /// Whether the operator was warned of the clock.
     warned_of_clock: bool,
     /// Uploads that have ended.
@@ -129,6 +133,7 @@ impl Publisher {
             was_ready: false,
             obstacle: None,
             round_failed: None,
+            refusals: 0,
             warned_of_clock: false,
             // Every upload that runs can end without anybody waiting.
             done: Mailbox::new(limits::UPLOADS_AT_ONCE_MAX * 64),
@@ -174,10 +179,16 @@ impl Publisher {
     fn next_wake(&self) -> Duration {
         let now = Instant::now();
         let longest = Duration::from_secs(5);
+        // What cannot be done at its time must not wake us: events do, when it can.
+        let free = self.obstacle.is_none();
+        let slot_free = self.slots.available_permits() > 0;
+        let first_wait = Duration::from_millis(limits::FIRST_PUBLISH_WAIT_MS);
+        let waited = self.first_point.filter(|_| self.round.is_none()).map(|at| at + first_wait);
         let times = [
-            self.pacing.next_round(),
-            self.round.as_ref().and_then(Round::next_attempt),
+            self.pacing.next_round().filter(|_| free),
+            self.round.as_ref().and_then(Round::next_attempt).filter(|_| slot_free),
             self.republish_at,
+            waited.filter(|at| *at > now),
         ];
         let earliest = times.into_iter().flatten().min();
         earliest.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
@@ -190,8 +201,8 @@ impl Publisher {
             Event::Points => self.note_points(now),
             Event::Directory => self.note_directory(now),
             Event::Done(done) => {
-                if let Some(round) = &mut self.round {
-                    round.note_done(done, now);
+                if self.round.as_mut().is_some_and(|round| round.note_done(done, now)) {
+                    self.want_higher_counter(now);
                 }
             }
             Event::Tick => {}
@@ -208,6 +219,14 @@ impl Publisher {
         }
         self.launch_uploads(now);
         self.tell();
+    }
+
+    /// An HSDir has refused a descriptor of the round: bring the next one forward.
+    fn want_higher_counter(&mut self, now: Instant) {
+        let wait = limits::REFUSED_WAIT_SECONDS_MIN << self.refusals.min(16);
+        let wait = Duration::from_secs(wait.min(limits::REFUSED_WAIT_SECONDS_MAX));
+        self.refusals = self.refusals.saturating_add(1);
+        self.republish_at = Some(self.republish_at.map_or(now + wait, |at| at.min(now + wait)));
     }
 
     /// Points have changed: does the descriptor have to?
@@ -333,6 +352,9 @@ impl Publisher {
         let wall = SystemTime::now();
         match Round::build(&self.periods, &points, &mut self.revisions, &netdir, now, wall) {
             Ok(round) => {
+                if !self.round.as_ref().is_some_and(Round::was_refused) {
+                    self.refusals = 0;
+                }
                 self.round = Some(round);
                 self.round_failed = None;
                 let bounds = limits::REPUBLISH_SECONDS_MIN..=limits::REPUBLISH_SECONDS_MAX;
@@ -360,8 +382,13 @@ impl Publisher {
                 if let Err(error) = &result {
                     tracing::debug!("upload: {error}");
                 }
+                let end = match result {
+                    Ok(()) => UploadEnd::Taken,
+                    Err(UploadError::Refused(_)) => UploadEnd::Refused,
+                    Err(_) => UploadEnd::Failed,
+                };
                 // Full only when the publisher has stopped: then nobody wants to know.
-                let _ = done.push(UploadDone { name, ok: result.is_ok() });
+                let _ = done.push(UploadDone { name, end });
             });
         }
     }

@@ -63,7 +63,7 @@ enum RendezvousError {
     /// The consensus's parameters make no circuit.
     #[error("the consensus's circuit parameters are not usable")]
     Parameters,
-    /// All attempts together took too long.
+    /// An attempt, or all together, took too long.
     #[error("no circuit to the rendezvous point in time")]
     Timeout,
     /// The client's end of the circuit could not be set up.
@@ -93,6 +93,7 @@ pub(super) async fn run(
         let (service, seat, pool, serve) =
             (Arc::clone(service), Arc::clone(&seat), pool.clone(), serve.clone());
         runtime::spawn(async move {
+            let cookie = request.cookie.into();
             let deadline = Duration::from_millis(limits::RENDEZVOUS_BUILD_MS_MAX);
             let built = tokio::time::timeout(deadline, meet(&service, &pool, request)).await;
             drop(permit);
@@ -103,6 +104,7 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     seat.counters.note_rendezvous_failed();
+                    service.cookies.forget(&cookie);
                     tracing::debug!(instance, "rendezvous: {error}");
                 }
             }
@@ -159,17 +161,21 @@ async fn build(
     netdir: &Arc<tor_netdir::NetDir>,
     target: &VerbatimLinkSpecCircTarget<OwnedCircTarget>,
 ) -> Result<ServiceOnionServiceDataTunnel, RendezvousError> {
+    let patience = Duration::from_millis(limits::RENDEZVOUS_ATTEMPT_MS_MAX);
     let attempts_max: u32 = netdir.params().hs_service_rendezvous_failures_max.into();
     let mut attempt = 1;
     loop {
-        match pool.circuits().get_or_launch_svc_rend(netdir, target.clone()).await {
-            Ok(tunnel) => return Ok(tunnel),
-            Err(error) if attempt >= attempts_max => return Err(RendezvousError::Circuit(error)),
-            Err(error) => {
-                tracing::debug!(attempt, "rendezvous circuit: {error}");
-                attempt += 1;
-            }
+        let launched = pool.circuits().get_or_launch_svc_rend(netdir, target.clone());
+        let error = match tokio::time::timeout(patience, launched).await {
+            Ok(Ok(tunnel)) => return Ok(tunnel),
+            Ok(Err(error)) => RendezvousError::Circuit(error),
+            Err(_) => RendezvousError::Timeout,
+        };
+        if attempt >= attempts_max {
+            return Err(error);
         }
+        tracing::debug!(attempt, "rendezvous circuit: {error}");
+        attempt += 1;
     }
 }
 

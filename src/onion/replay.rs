@@ -24,8 +24,7 @@ const MAC_BYTES: usize = 32;
 /// that decrypt have the same MAC only when they are the same message.
 #[derive(Debug, Default)]
 pub(super) struct SeenMessages {
-    /// First halves of the MACs. Bounded: a point retires before it takes more than
-    /// [`limits::INTRODUCTIONS_PER_POINT_MAX`].
+    /// First halves of the MACs, at most [`limits::INTRODUCTIONS_SEEN_MAX`].
     macs: Mutex<HashSet<[u8; MAC_BYTES / 2]>>,
 }
 
@@ -45,8 +44,16 @@ impl SeenMessages {
     /// Remember a message that decrypted. `false` when it was there already or cannot be kept.
     pub(super) fn insert(&self, encrypted_body: &[u8]) -> bool {
         let mut macs = self.macs.lock().unwrap_or_else(PoisonError::into_inner);
-        macs.len() < limits::INTRODUCTIONS_PER_POINT_MAX as usize
+        macs.len() < limits::INTRODUCTIONS_SEEN_MAX
             && Self::name(encrypted_body).is_some_and(|name| macs.insert(name))
+    }
+}
+
+impl SeenMessages {
+    /// Whether no further message can be told from a replay: the point is of no use any more.
+    pub(super) fn is_full(&self) -> bool {
+        let macs = self.macs.lock().unwrap_or_else(PoisonError::into_inner);
+        macs.len() >= limits::INTRODUCTIONS_SEEN_MAX
     }
 }
 
@@ -97,6 +104,14 @@ impl SeenCookies {
         }
         !generations.old.contains(&cookie) && generations.young.insert(cookie)
     }
+
+    /// Forget a cookie whose rendezvous came to nothing: the client tries again with the same one
+    /// through another point.
+    pub(super) fn forget(&self, cookie: &Cookie) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.young.remove(cookie);
+        generations.old.remove(cookie);
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +151,32 @@ mod tests {
         assert!(!seen.insert(cookie, after(1)));
         assert!(!seen.insert(cookie, after(limits::COOKIE_MEMORY_SECONDS)));
         assert!(seen.insert(cookie, after(3 * limits::COOKIE_MEMORY_SECONDS)));
+    }
+
+    #[test]
+    fn a_cookie_whose_rendezvous_failed_is_accepted_again() {
+        let start = Instant::now();
+        let seen = SeenCookies::new(start);
+        assert!(seen.insert([1; 20], start));
+        seen.forget(&[1; 20]);
+        assert!(seen.insert([1; 20], start));
+        let later = start + Duration::from_secs(limits::COOKIE_MEMORY_SECONDS);
+        assert!(seen.insert([2; 20], later), "the generation turns");
+        seen.forget(&[1; 20]);
+        assert!(seen.insert([1; 20], later));
+    }
+
+    #[test]
+    fn a_point_takes_so_many_messages_and_no_more() {
+        let seen = SeenMessages::default();
+        for number in 0..limits::INTRODUCTIONS_SEEN_MAX as u64 {
+            let mut body = [0; 40];
+            body[8..16].copy_from_slice(&number.to_le_bytes());
+            assert!(!seen.is_full());
+            assert!(seen.insert(&body));
+        }
+        assert!(seen.is_full());
+        assert!(!seen.insert(&[9; 40]));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::stream::BoxStream;
+use tokio::sync::Semaphore;
 use tor_cell::relaycell::RelayCmd;
 use tor_cell::relaycell::msg::{Connected, End, EndReason as WireReason};
 use tor_circmgr::ServiceOnionServiceDataTunnel;
@@ -45,6 +46,9 @@ pub(super) struct Session {
     tunnel: Arc<ServiceOnionServiceDataTunnel>,
     /// Streams that the client begins.
     begun: BoxStream<'static, WireStream>,
+    /// Streams that may be served at once. The circuit's own count goes down when a client ends a
+    /// stream, which may be long before its backend has answered.
+    served: Arc<Semaphore>,
 }
 
 /// Refuses streams over the limit, inside the circuit's reactor.
@@ -84,7 +88,8 @@ impl Session {
             .allow_stream_requests(&[RelayCmd::BEGIN], client, StreamLimit { streams_max })
             .await?
             .boxed();
-        Ok(Session { tunnel: Arc::new(tunnel), begun })
+        let served = Arc::new(Semaphore::new(streams_max as usize));
+        Ok(Session { tunnel: Arc::new(tunnel), begun, served })
     }
 
     /// The circuit.
@@ -106,7 +111,17 @@ impl Session {
             match next {
                 Ok(Some(wire)) => {
                     let stream = SessionStream { wire, tunnel: Arc::clone(&self.tunnel), circuit };
-                    runtime::spawn(serve.serve(instance, stream));
+                    match Arc::clone(&self.served).try_acquire_owned() {
+                        Ok(permit) => {
+                            let served = serve.serve(instance, stream);
+                            runtime::spawn(async move {
+                                served.await;
+                                drop(permit);
+                            });
+                        }
+                        // To be told no can fail only with the circuit.
+                        Err(_) => drop(stream.reject(EndReason::ResourceLimit).await),
+                    }
                 }
                 Ok(None) => return,
                 // Streams hold the circuit: a count of one means that none is open.

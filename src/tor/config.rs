@@ -44,6 +44,8 @@ pub struct ArtiSettings {
     override_net_params: NetParams<i32>,
     /// Addresses that guards may have (`path_rules.reachable_addrs`).
     reachable: Vec<AddrPortPattern>,
+    /// How much the queues of circuits and streams may hold (`system.memory`).
+    memory: tor_memquota::Config,
 }
 
 impl ArtiSettings {
@@ -78,6 +80,11 @@ impl ArtiSettings {
     /// Addresses that guards may have, as the user restricted them.
     pub(super) fn reachable(&self) -> &[AddrPortPattern] {
         &self.reachable
+    }
+
+    /// How much the queues of circuits and streams may hold.
+    pub(super) fn memory(&self) -> &tor_memquota::Config {
+        &self.memory
     }
 
     /// The configuration in the form that arti's managers take.
@@ -149,8 +156,21 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
     }
     let config = resolved.value;
     let reachable = reachable_addresses(table);
+    let memory = queue_memory(table).map_err(refused)?;
     let directory = config.dir_mgr_config().map_err(|error| refused(report(&error)))?;
-    Ok(ArtiSettings { override_net_params: directory.override_net_params, config, reachable })
+    let override_net_params = directory.override_net_params;
+    Ok(ArtiSettings { config, override_net_params, reachable, memory })
+}
+
+/// What the user wrote as `system.memory`, which arti has checked and hides; by default what C tor
+/// takes as `MaxMemInQueues` for this machine.
+fn queue_memory(table: &toml::Table) -> Result<tor_memquota::Config, String> {
+    let system = table.get("system").and_then(toml::Value::as_table);
+    let builder = match system.and_then(|system| system.get("memory")) {
+        Some(memory) => memory.clone().try_into().map_err(|error| error.to_string())?,
+        None => tor_memquota::ConfigBuilder::default(),
+    };
+    builder.build().map_err(|error| report(&error))
 }
 
 /// What the user wrote as `path_rules.reachable_addrs`: arti has checked it and hides it.
@@ -220,6 +240,16 @@ mod tests {
         let bound = check("[path_rules]\nreachable_addrs = [\"192.0.2.0/24:443\"]");
         let bound = bound.expect("it is a pattern");
         assert_eq!(bound.reachable(), ["192.0.2.0/24:443".parse().expect("a pattern")]);
+    }
+
+    #[test]
+    fn the_memory_of_queues_is_bounded_as_configured_or_as_c_tor_does() {
+        let free = check("").expect("no table is a fine table");
+        let bound = check("[system.memory]\nmax = \"300 MB\"").expect("it is an amount");
+        assert_ne!(free.memory(), bound.memory());
+        let unlimited = tor_memquota::ConfigBuilder::default().max(usize::MAX).build();
+        assert_ne!(*free.memory(), unlimited.expect("it is off"));
+        check("[system.memory]\nmax = \"some\"").expect_err("no amount");
     }
 
     #[test]

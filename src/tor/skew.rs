@@ -14,13 +14,14 @@ use tor_proto::ClockSkew;
 /// What the relays of open links said.
 #[derive(Debug, Default)]
 pub(super) struct Skews {
-    /// By the link's number: our clock's skew in milliseconds, positive when it is behind.
-    by_link: Mutex<BTreeMap<u64, i64>>,
+    /// By the link's number: our clock's skew in milliseconds, positive when it is behind; `None`
+    /// for a link that cannot be asked.
+    by_link: Mutex<BTreeMap<u64, Option<i64>>>,
 }
 
 impl Skews {
     /// The list.
-    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, i64>> {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Option<i64>>> {
         self.by_link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -29,21 +30,27 @@ impl Skews {
         self.list().retain(|number, _| open.contains(number));
     }
 
-    /// Whether this link's relay has told.
+    /// Whether this link's relay was asked.
     pub(super) fn knows(&self, link: u64) -> bool {
         self.list().contains_key(&link)
     }
 
     /// A link's relay has told.
     pub(super) fn note(&self, link: u64, skew: ClockSkew) {
-        self.list().insert(link, milliseconds(skew));
+        self.list().insert(link, Some(milliseconds(skew)));
     }
 
-    /// The median; `None` while no relay has told.
+    /// A link's relay cannot be asked.
+    pub(super) fn note_silent(&self, link: u64) {
+        self.list().insert(link, None);
+    }
+
+    /// The median, of two middle ones the smaller skew; `None` while no relay has told.
     pub(super) fn median_ms(&self) -> Option<i64> {
-        let mut all: Vec<i64> = self.list().values().copied().collect();
+        let mut all: Vec<i64> = self.list().values().copied().flatten().collect();
         all.sort_unstable();
-        all.get(all.len() / 2).copied()
+        let (low, high) = (*all.get(all.len().checked_sub(1)? / 2)?, *all.get(all.len() / 2)?);
+        Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
     }
 }
 
@@ -73,6 +80,17 @@ mod tests {
         skews.note(2, ClockSkew::Slow(Duration::from_secs(3600)));
         skews.note(3, ClockSkew::Fast(Duration::from_secs(2)));
         assert_eq!(skews.median_ms(), Some(0));
+    }
+
+    #[test]
+    fn one_relay_that_lies_among_two_changes_nothing() {
+        for lie in [ClockSkew::Slow(Duration::from_secs(900)), ClockSkew::Fast(Duration::MAX)] {
+            let skews = Skews::default();
+            skews.note(1, lie);
+            skews.note(2, ClockSkew::None);
+            skews.note_silent(3);
+            assert_eq!(skews.median_ms(), Some(0));
+        }
     }
 
     #[test]

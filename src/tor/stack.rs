@@ -89,7 +89,11 @@ struct Managers {
 
 impl Managers {
     /// Make them; `directory_name` is where their state lies, beside the directory cache.
-    fn new(settings: &ArtiSettings, directory_name: &str) -> Result<Managers, StackError> {
+    fn new(
+        settings: &ArtiSettings,
+        directory_name: &str,
+        memory: &Arc<MemoryQuotaTracker>,
+    ) -> Result<Managers, StackError> {
         let (runtime, config) = (CoreRuntime, settings.config());
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
         let state_dir = directory.cache_dir.with_file_name(directory_name);
@@ -108,7 +112,7 @@ impl Managers {
             ChanMgrConfig::new(Default::default()),
             Dormancy::Active,
             &params,
-            MemoryQuotaTracker::new_noop(),
+            Arc::clone(memory),
         )
         .map_err(manager("start the link manager"))?;
         let chanmgr = Arc::new(chanmgr);
@@ -150,6 +154,10 @@ pub struct TorStack {
     reachable: Vec<AddrPortPattern>,
     /// What relays say of our clock.
     skews: Skews,
+    /// Bounds what circuits and streams of all stacks hold in their queues: over `[arti]
+    /// system.memory.max` the circuit that has held on longest is closed. Without it a client
+    /// could make one stream's queue grow to a gigabyte.
+    memory: Arc<MemoryQuotaTracker>,
     /// Schedules of the managers' tasks: dropping one stops it.
     #[expect(dead_code, reason = "kept for its Drop")]
     tasks: Vec<TaskHandle>,
@@ -173,7 +181,9 @@ impl TorStack {
     pub fn new(settings: &ArtiSettings, stacks: u16) -> Result<Arc<TorStack>, StackError> {
         let config = settings.config();
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
-        let managers = Managers::new(settings, "state")?;
+        let memory = MemoryQuotaTracker::new(&CoreRuntime, settings.memory().clone())
+            .map_err(manager("account for memory"))?;
+        let managers = Managers::new(settings, "state", &memory)?;
         let store = DirMgrStore::new(&directory, CoreRuntime, false)
             .map_err(manager("open the directory cache"))?;
         let circmgr = Arc::clone(&managers.circmgr);
@@ -186,7 +196,9 @@ impl TorStack {
         let reachable = settings.reachable().to_vec();
         let dirmgr = Some(dirmgr);
         let (directory, skews) = (provider, Skews::default());
-        Ok(Arc::new(TorStack { managers, dirmgr, directory, share, reachable, skews, tasks }))
+        let stack =
+            TorStack { managers, dirmgr, directory, share, reachable, skews, memory, tasks };
+        Ok(Arc::new(stack))
     }
 
     /// Make a further stack, whose guards are no guards of the others. Call on the data core that
@@ -199,7 +211,8 @@ impl TorStack {
         settings: &ArtiSettings,
         number: u16,
     ) -> Result<Arc<TorStack>, StackError> {
-        let managers = Managers::new(settings, &format!("state-{number}"))?;
+        let memory = Arc::clone(&first.memory);
+        let managers = Managers::new(settings, &format!("state-{number}"), &memory)?;
         let directory = first.directory();
         let share = Share { number, of: first.share.of };
         // Before the managers see the directory, and choose guards from it.
@@ -207,17 +220,24 @@ impl TorStack {
         share.apply(&reachable, &managers.guardmgr, &directory);
         let tasks = managers.launch(&directory)?;
         let (dirmgr, skews) = (None, Skews::default());
-        Ok(Arc::new(TorStack { managers, dirmgr, directory, share, reachable, skews, tasks }))
+        let stack =
+            TorStack { managers, dirmgr, directory, share, reachable, skews, memory, tasks };
+        Ok(Arc::new(stack))
     }
 
     /// Keep this stack's guards apart from the others', for as long as the future is polled.
     pub async fn keep_guards_apart(&self) {
         let mut events = self.directory.events();
-        let apply = || self.share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
-        apply();
+        self.bind_guards();
         while events.next().await.is_some() {
-            apply();
+            self.bind_guards();
         }
+    }
+
+    /// Bind this stack's guards to its share of the relays, by the directory as it is now. Before
+    /// circuits are asked of it.
+    pub fn bind_guards(&self) {
+        self.share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
     }
 
     /// Get a directory that circuits can be built with. Retries by itself; cancel by dropping.
@@ -272,13 +292,15 @@ impl TorStack {
             let relay = netdir.relays().find(|relay| relay.addrs().any(|addr| addr == link.peer));
             // A directory cache from before there was a directory.
             let Some(relay) = relay.map(|relay| OwnedChanTarget::from_chan_target(&relay)) else {
+                self.skews.note_silent(link.number);
                 continue;
             };
             // The link is open: this finds it.
             let open = self.managers.chanmgr.get_or_launch(&relay, ChannelUsage::UserTraffic);
             let wait = Duration::from_millis(limits::CLOCK_SKEW_ASK_MS_MAX);
-            if let Ok(Ok((channel, _))) = tokio::time::timeout(wait, open).await {
-                self.skews.note(link.number, channel.clock_skew());
+            match tokio::time::timeout(wait, open).await {
+                Ok(Ok((channel, _))) => self.skews.note(link.number, channel.clock_skew()),
+                _ => self.skews.note_silent(link.number),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::node::{self, Side};
+use crate::node;
 use crate::wait::{last_lines, require, wait_until};
 use crate::{Client, Lab, OnionService, OnionServiceSpec, free_port};
 
@@ -98,15 +98,14 @@ impl Lab {
     }
 
     /// Start Debian's OnionBalance over `instances` new C tor onion services, each of which leads
-    /// to `target`. It is reachable some 30 s later.
+    /// to the targets of `ports` (see [`OnionServiceSpec`]). It is reachable some 30 s later.
     ///
     /// # Errors
     /// When a part does not start.
     pub fn onionbalance(
         &self,
         instances: usize,
-        virtual_port: u16,
-        target: &str,
+        ports: &[(u16, String)],
     ) -> Result<(OnionBalance, Vec<OnionService>)> {
         require(&["onionbalance"])?;
         let dir = self.dir().join(self.unique("onionbalance"));
@@ -126,8 +125,7 @@ impl Lab {
         let hostname = key.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let hostname = format!("{}.onion", hostname.trim_end_matches(".onion"));
         let spec = OnionServiceSpec {
-            virtual_port,
-            target: target.to_owned(),
+            ports: ports.to_vec(),
             vanguards_lite: true,
             extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
         };
@@ -165,20 +163,12 @@ impl Lab {
         )?;
         let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
         let torrc = std::fs::read_to_string(dir.join("torrc"))?;
-        let line = format!("HiddenServicePort {} {}\n", spec.virtual_port, spec.target);
+        let (virtual_port, target) = spec.ports.first().context("a service has a port")?;
+        let line = format!("HiddenServicePort {virtual_port} {target}\n");
         std::fs::write(
             dir.join("torrc"),
             torrc.replace(&line, &format!("{line}{}\n", spec.extra)),
         )?;
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(service.pid)?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
-        wait_until("the service ends", 10, || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            (stat.is_empty() || stat.contains(") Z ")).then_some(())
-        })?;
-        let namespaces = self.record().namespaces.as_ref();
-        let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
-        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
-        Ok(OnionService { pid: child.id(), ..service })
+        self.restart_onion_service(&service)
     }
 }

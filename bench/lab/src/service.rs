@@ -12,10 +12,9 @@ use crate::{Client, Lab, free_port};
 /// What a C tor onion service is made with.
 #[derive(Clone, Debug)]
 pub struct OnionServiceSpec {
-    /// The port that clients ask for.
-    pub virtual_port: u16,
-    /// Where its streams go: `127.0.0.1:8080` or `unix:/path`.
-    pub target: String,
+    /// The ports that clients ask for, each with where its streams go: `127.0.0.1:8080` or
+    /// `unix:/path`.
+    pub ports: Vec<(u16, String)>,
     /// `false` switches vanguards lite off.
     pub vanguards_lite: bool,
     /// Further lines for the torrc, below `HiddenServiceDir`.
@@ -23,7 +22,7 @@ pub struct OnionServiceSpec {
 }
 
 /// A running C tor onion service.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OnionService {
     /// Its address, with `.onion`.
     pub hostname: String,
@@ -54,14 +53,11 @@ impl Lab {
             let address = namespaces.add_service_address()?;
             torrc.push_str(&format!("OutboundBindAddress {address}\n"));
         }
-        torrc.push_str(&format!(
-            "HiddenServiceDir {}\nHiddenServicePort {} {}\n{}\n{}",
-            hs_dir.display(),
-            spec.virtual_port,
-            spec.target,
-            spec.extra,
-            self.record().dir_authorities
-        ));
+        torrc.push_str(&format!("HiddenServiceDir {}\n", hs_dir.display()));
+        for (virtual_port, target) in &spec.ports {
+            torrc.push_str(&format!("HiddenServicePort {virtual_port} {target}\n"));
+        }
+        torrc.push_str(&format!("{}\n{}", spec.extra, self.record().dir_authorities));
         node::write_torrc(&dir, &torrc)?;
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
@@ -70,6 +66,29 @@ impl Lab {
             .context("the service has no hostname")?;
         let hostname = hostname.trim().to_owned();
         Ok(OnionService { hostname, pid: child.id(), hs_dir, control_port })
+    }
+}
+
+impl Lab {
+    /// End a service's tor at once and start it again, with the torrc and the key that lie there.
+    ///
+    /// # Errors
+    /// When it does not end or not start.
+    pub fn restart_onion_service(&self, service: &OnionService) -> Result<OnionService> {
+        let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(service.pid)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+        wait_until("the service ends", 10, || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        })?;
+        // Or the first run's word that it is ready would be taken for this one's.
+        let log = node::log(&dir);
+        std::fs::rename(&log, log.with_extension("earlier.log"))?;
+        let namespaces = self.record().namespaces.as_ref();
+        let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
+        node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
+        Ok(OnionService { pid: child.id(), ..service.clone() })
     }
 }
 

@@ -55,13 +55,24 @@ pub(super) struct Attempt {
     pub(super) text: Arc<str>,
 }
 
+/// How an upload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UploadEnd {
+    /// The HSDir has the descriptor.
+    Taken,
+    /// The HSDir said no, and would say so again: it may hold one with a higher counter.
+    Refused,
+    /// It did not come to that.
+    Failed,
+}
+
 /// An upload that has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UploadDone {
     /// Which one.
     pub(super) name: UploadName,
-    /// Whether the HSDir has the descriptor.
-    pub(super) ok: bool,
+    /// How.
+    pub(super) end: UploadEnd,
 }
 
 /// Where the upload to one HSDir stands.
@@ -109,6 +120,8 @@ pub(super) struct Round {
     points: Vec<IntroPointDesc>,
     /// When it was built.
     published_at: SystemTime,
+    /// Whether an HSDir has refused a descriptor of it.
+    refused: bool,
 }
 
 /// Rounds are numbered, so that a late upload of an old one is not taken for one of the new.
@@ -150,6 +163,7 @@ impl Round {
             publications,
             points: points.iter().map(|(_, point)| point.clone()).collect(),
             published_at: wall,
+            refused: false,
         })
     }
 
@@ -198,24 +212,33 @@ impl Round {
         waiting.min()
     }
 
-    /// Take in how an upload ended; one of an older round is nothing to us.
-    pub(super) fn note_done(&mut self, done: UploadDone, now: Instant) {
+    /// Take in how an upload ended; one of an older round is nothing to us. Says whether it is the
+    /// round's first that was refused: then another round is needed.
+    pub(super) fn note_done(&mut self, done: UploadDone, now: Instant) -> bool {
         if done.name.round != self.number {
-            return;
+            return false;
         }
         let publication = self.publications.get_mut(done.name.descriptor);
         let target = publication.and_then(|one| one.targets.get_mut(done.name.hsdir));
-        let Some(target) = target else { return };
-        if done.ok {
+        let Some(target) = target else { return false };
+        if done.end == UploadEnd::Taken {
             target.progress = Progress::Done;
             target.failed = false;
-            return;
+            return false;
         }
         let jitter_ms = rand::rng().random_range(0..=target.backoff_ms / 2);
         let wait = Duration::from_millis(target.backoff_ms + jitter_ms);
         target.progress = Progress::Waiting(now + wait);
         target.backoff_ms = (target.backoff_ms * 2).min(limits::UPLOAD_BACKOFF_MS_MAX);
         target.failed = true;
+        let first = done.end == UploadEnd::Refused && !self.refused;
+        self.refused |= done.end == UploadEnd::Refused;
+        first
+    }
+
+    /// Whether an HSDir has refused a descriptor of this round.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// Whether some HSDir has failed to take its descriptor so far.

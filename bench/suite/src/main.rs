@@ -1,0 +1,209 @@
+//! `suite`: RustBalance beside what people run today, on one private Tor network, in one run.
+//!
+//! Subjects take turns (A B C, B C A, ...), two of them are C tor twice, which shows the noise. CPU
+//! is that of whole process trees; every body's hash is checked; a round in which a request failed
+//! is void for all, and said so.
+
+mod bench;
+mod bounds;
+mod cost;
+mod plot;
+mod report;
+mod sample;
+mod site;
+mod subject;
+mod suites;
+mod syscalls;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+use rustbalance_lab::Size;
+
+use self::bench::{Bench, Level};
+use self::site::Site;
+use self::subject::{Kind, Subject};
+use self::suites::{bytes, clients, flood, memory, rendezvous, scale, start};
+
+/// Compare RustBalance with C tor, and with C tor, OnionBalance and HAProxy together.
+///
+/// Brings a private Tor network up on this machine, lets the subjects take turns, and writes raw
+/// data (JSON lines), a report and pictures to a new directory. Nothing touches the public Tor
+/// network. Without SUITE all suites run.
+#[derive(Parser)]
+#[command(
+    name = "bench/run",
+    after_help = "Examples:\n  \
+    bench/run --quick            everything in a quarter of an hour\n  \
+    bench/run bytes rendezvous   two suites, thoroughly\n  \
+    bench/run --check            and exit with 1 when a bound of docs/SPECIFICATION.md does not hold"
+)]
+struct Arguments {
+    /// Everything smaller: a quarter of an hour in all
+    #[arg(long)]
+    quick: bool,
+    /// Everything once and as small as can be: shows that the suites work, measures nothing
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
+    /// Exit with 1 when a bound of docs/SPECIFICATION.md does not hold
+    #[arg(long, conflicts_with = "smoke")]
+    check: bool,
+    /// The rustbalance binary, built with `cargo build --release`
+    #[arg(long, default_value = "target/release/rustbalance")]
+    rustbalance: PathBuf,
+    /// Rounds of the suites that measure running subjects
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Where raw data and report go; must not be there
+    #[arg(long)]
+    out: PathBuf,
+    /// What to run
+    #[arg(value_name = "SUITE")]
+    suites: Vec<Suite>,
+}
+
+/// A suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// CPU for a payload byte, system calls for a megabyte
+    Bytes,
+    /// CPU for a new client, new clients a second, time until served
+    Rendezvous,
+    /// Memory for each of many clients on one core
+    Clients,
+    /// Memory of many instances beside as many daemons
+    Memory,
+    /// More introductions than can be served
+    Flood,
+    /// Start to first served request, and a restart under clients
+    Start,
+    /// A mix that holds the model of costs to account, and what it predicts
+    Scale,
+}
+
+impl Suite {
+    /// Its name in results.
+    fn name(self) -> &'static str {
+        match self {
+            Suite::Bytes => bytes::NAME,
+            Suite::Rendezvous => rendezvous::NAME,
+            Suite::Clients => clients::NAME,
+            Suite::Memory => memory::NAME,
+            Suite::Flood => flood::NAME,
+            Suite::Start => start::NAME,
+            Suite::Scale => scale::NAME,
+        }
+    }
+
+    /// Steps that it takes.
+    fn steps(self, level: Level) -> usize {
+        match self {
+            Suite::Bytes => bytes::steps(level),
+            Suite::Rendezvous => rendezvous::steps(level),
+            Suite::Clients => clients::steps(level),
+            Suite::Memory => memory::steps(level),
+            Suite::Flood => flood::steps(level),
+            Suite::Start => start::steps(level),
+            Suite::Scale => scale::steps(level),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench/run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Who is compared while all run at once.
+fn kinds(level: Level) -> Vec<Kind> {
+    if level == Level::Smoke {
+        return vec![Kind::rustbalance(1)];
+    }
+    let mut kinds = vec![
+        Kind::CTor,
+        Kind::CTor,
+        Kind::rustbalance(2),
+        bounds::two_stacks(),
+        Kind::rustbalance(1),
+        Kind::Classic { daemons: 2 },
+    ];
+    if level == Level::Full {
+        kinds.push(Kind::RustBalance { instances: 2, stacks: 1, vanguards: "full" });
+    }
+    kinds
+}
+
+/// Measure, report, and say whether the bounds hold.
+fn run(arguments: &Arguments) -> Result<bool> {
+    let level = match (arguments.smoke, arguments.quick) {
+        (true, _) => Level::Smoke,
+        (false, true) => Level::Quick,
+        (false, false) => Level::Full,
+    };
+    let all = Suite::value_variants();
+    let suites: Vec<Suite> = match arguments.suites.is_empty() {
+        true => all.to_vec(),
+        false => all.iter().copied().filter(|suite| arguments.suites.contains(suite)).collect(),
+    };
+    std::fs::create_dir(&arguments.out)
+        .with_context(|| format!("cannot make {}", arguments.out.display()))?;
+    // Vanguards full need more relays than the small lab has.
+    let size = level.pick(Size::Small, Size::Full, Size::Full);
+    let site = Site::start(size, &arguments.rustbalance)?;
+    let steps = suites.iter().map(|suite| suite.steps(level)).sum();
+    let mut bench = Bench::new(site, level, &arguments.out.join("raw.jsonl"), steps)?;
+    bench.measure_idle();
+    let rounds = arguments.rounds.unwrap_or(level.pick(1, 5, 5));
+    run_suites(&mut bench, &suites, rounds)?;
+    let names: Vec<&str> = suites.iter().map(|suite| suite.name()).collect();
+    let document = Path::new("docs/SPECIFICATION.md");
+    let verdicts = match level {
+        Level::Smoke => Vec::new(),
+        _ => bounds::check(&bench.samples, &names, document)?,
+    };
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let command = format!("bench/run {command}");
+    let text = report::write(&arguments.out, &bench, &verdicts, command.trim())?;
+    let page = text.split("\n## Every figure").next().unwrap_or_default();
+    println!("{page}\nreport: {}", arguments.out.join("README.md").display());
+    // A smoke run shows that everything works: there a void round is a failure.
+    let failed = level == Level::Smoke && bench.samples.iter().any(|one| one.void.is_some());
+    let holds = verdicts.iter().all(bounds::Verdict::holds);
+    Ok(!failed && (holds || !arguments.check))
+}
+
+/// Run the suites: first those that start their own subjects, so that nobody else runs meanwhile.
+fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize) -> Result<()> {
+    for suite in suites {
+        match suite {
+            Suite::Start => start::run(bench)?,
+            Suite::Memory => memory::run(bench)?,
+            Suite::Clients => clients::run(bench)?,
+            Suite::Bytes | Suite::Rendezvous | Suite::Flood | Suite::Scale => {}
+        }
+    }
+    let shared = [Suite::Bytes, Suite::Rendezvous, Suite::Scale, Suite::Flood];
+    if !suites.iter().any(|suite| shared.contains(suite)) {
+        return Ok(());
+    }
+    let subjects: Vec<Subject> = bench.start(&kinds(bench.level))?;
+    bench.measure_idle();
+    for suite in shared.into_iter().filter(|suite| suites.contains(suite)) {
+        match suite {
+            Suite::Bytes => bytes::run(bench, &subjects, rounds)?,
+            Suite::Rendezvous => rendezvous::run(bench, &subjects, rounds)?,
+            Suite::Scale => scale::run(bench, &subjects, rounds)?,
+            Suite::Flood => flood::run(bench, &subjects)?,
+            Suite::Start | Suite::Memory | Suite::Clients => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,271 @@
+//! The programs that are compared.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustbalance_lab::{OnionService, OnionServiceSpec, free_port};
+
+use crate::cost::Tree;
+use crate::site::{SINK, Site, WEB};
+
+/// What can be compared. All with vanguards lite unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// RustBalance.
+    RustBalance {
+        /// Tor instances in the process.
+        instances: usize,
+        /// Tor stacks, each with guards of its own.
+        stacks: usize,
+        /// `lite` or `full`.
+        vanguards: &'static str,
+    },
+    /// One C tor daemon with an onion service.
+    CTor,
+    /// So many C tor daemons, OnionBalance with its own tor, and HAProxy between them and the
+    /// backends: what people run today.
+    Classic {
+        /// The daemons.
+        daemons: usize,
+    },
+}
+
+impl Kind {
+    /// RustBalance as it is compared by default.
+    pub fn rustbalance(instances: usize) -> Kind {
+        Kind::RustBalance { instances, stacks: 1, vanguards: "lite" }
+    }
+
+    /// What tables call it.
+    pub fn name(&self) -> String {
+        match self {
+            Kind::RustBalance { instances, stacks, vanguards } => {
+                let instances = match instances {
+                    1 => "1 instance".to_owned(),
+                    many => format!("{many} instances"),
+                };
+                let stacks = match stacks {
+                    1 => String::new(),
+                    many => format!(", {many} stacks"),
+                };
+                let vanguards = match *vanguards {
+                    "lite" => String::new(),
+                    other => format!(", vanguards {other}"),
+                };
+                format!("RustBalance, {instances}{stacks}{vanguards}")
+            }
+            Kind::CTor => "C tor".to_owned(),
+            Kind::Classic { daemons } => format!("{daemons} C tor + OnionBalance + HAProxy"),
+        }
+    }
+
+    /// Start it. It may need half a minute more until it can be reached.
+    ///
+    /// # Errors
+    /// When a part does not start; with the end of its log.
+    pub fn start(&self, site: &Site) -> Result<Subject> {
+        match self {
+            Kind::RustBalance { instances, stacks, vanguards } => {
+                start_rustbalance(self.name(), site, *instances, *stacks, vanguards)
+            }
+            Kind::CTor => start_c_tor(self.name(), site),
+            Kind::Classic { daemons } => start_classic(self.name(), site, *daemons),
+        }
+    }
+}
+
+/// A running one.
+#[derive(Debug)]
+pub struct Subject {
+    /// What tables call it.
+    pub name: String,
+    /// Its address, with `.onion`.
+    pub onion: String,
+    /// Its processes.
+    pub tree: Tree,
+    /// From its start to its own word that it is ready, where it has one.
+    pub ready: Option<Duration>,
+    /// Ends with this.
+    child: Option<Child>,
+    /// How to start it again.
+    again: Again,
+}
+
+/// How a subject is started again with the same key.
+#[derive(Clone, Debug)]
+enum Again {
+    /// RustBalance, with this configuration.
+    RustBalance(PathBuf),
+    /// A C tor onion service.
+    CTor(OnionService),
+    /// It is more than one program.
+    No,
+}
+
+impl Subject {
+    /// End it at once, as a crash would, and start it again.
+    ///
+    /// # Errors
+    /// When it does not start, or consists of several programs.
+    pub fn restart(&mut self, site: &Site) -> Result<()> {
+        match self.again.clone() {
+            Again::RustBalance(config) => {
+                self.stop();
+                *self = run_rustbalance(self.name.clone(), site, &config)?;
+            }
+            Again::CTor(service) => {
+                let service = site.lab.restart_onion_service(&service)?;
+                self.tree.roots = vec![service.pid];
+                self.again = Again::CTor(service);
+            }
+            Again::No => bail!("{} cannot be restarted as one", self.name),
+        }
+        Ok(())
+    }
+
+    /// End its processes now.
+    pub fn stop(&mut self) {
+        for root in self.tree.roots.drain(..) {
+            if self.child.as_ref().is_some_and(|child| child.id() == root) {
+                continue;
+            }
+            let pid = i32::try_from(root).map(nix::unistd::Pid::from_raw);
+            if let Ok(pid) = pid {
+                // The lab's keeper started it and reaps it.
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Start RustBalance with a new key in a new directory, and wait until it says that it is ready.
+fn start_rustbalance(
+    name: String,
+    site: &Site,
+    instances: usize,
+    stacks: usize,
+    vanguards: &str,
+) -> Result<Subject> {
+    let turn = free_port()?;
+    let dir = site.lab.dir().join(format!("rustbalance-{turn}"));
+    std::fs::create_dir_all(&dir)?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
+    let config = dir.join("rustbalance.toml");
+    let ports: String = site
+        .targets()
+        .iter()
+        .map(|(port, target)| {
+            format!("[[service.port]]\nvirtual = {port}\nbackends = [\"{target}\"]\n")
+        })
+        .collect();
+    let text = format!(
+        "state_dir = \"{}\"\n[[service]]\nname = \"main\"\n{ports}\
+         [turbo]\ninstances = {instances}\nstacks = {stacks}\n\
+         [arti.vanguards]\nmode = \"{vanguards}\"\n{}",
+        dir.join("state").display(),
+        site.lab.arti_toml()
+    );
+    std::fs::write(&config, text)?;
+    run_rustbalance(name, site, &config)
+}
+
+/// Run RustBalance with a configuration that is there.
+///
+/// # Errors
+/// When it ends before it is ready; with its log.
+fn run_rustbalance(name: String, site: &Site, config: &std::path::Path) -> Result<Subject> {
+    let log = config.with_extension("log");
+    let program = site.rustbalance.to_str().context("the path is not UTF-8")?;
+    let started = Instant::now();
+    let mut child = site
+        .lab
+        .command(program)
+        .args(["run", "--config"])
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log)?)
+        .spawn()
+        .context("cannot run rustbalance")?;
+    site.lab.keep(child.id())?;
+    let stdout = child.stdout.take().context("it is piped")?;
+    let tree = Tree { roots: vec![child.id()] };
+    let again = Again::RustBalance(config.to_owned());
+    let mut subject =
+        Subject { name, onion: String::new(), tree, ready: None, child: Some(child), again };
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        if let Some(address) = line.strip_prefix("onion ") {
+            subject.onion = address.to_owned();
+        }
+        if line == "ready" {
+            subject.ready = Some(started.elapsed());
+            return Ok(subject);
+        }
+    }
+    bail!("{} ended: {}", subject.name, std::fs::read_to_string(&log)?)
+}
+
+/// Start a C tor daemon with an onion service.
+fn start_c_tor(name: String, site: &Site) -> Result<Subject> {
+    let service = site.lab.onion_service(&OnionServiceSpec {
+        ports: site.targets().to_vec(),
+        vanguards_lite: true,
+        extra: String::new(),
+    })?;
+    let tree = Tree { roots: vec![service.pid] };
+    let onion = service.hostname.clone();
+    Ok(Subject { name, onion, tree, ready: None, child: None, again: Again::CTor(service) })
+}
+
+/// Start what people run today.
+fn start_classic(name: String, site: &Site, daemons: usize) -> Result<Subject> {
+    let mut config = String::from(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  \
+         timeout server 300s\n",
+    );
+    let mut ports = Vec::new();
+    for (port, target) in site.targets() {
+        let listen = free_port()?;
+        let what = if port == WEB { "web" } else { "sink" };
+        config.push_str(&format!(
+            "listen {what}\n  bind 127.0.0.1:{listen}\n  server one {target}\n"
+        ));
+        ports.push((port, format!("127.0.0.1:{listen}")));
+    }
+    debug_assert_eq!(ports.len(), usize::from(SINK - WEB) + 1);
+    let haproxy = site.lab.haproxy(&config)?;
+    let (balance, services) = site.lab.onionbalance(daemons, &ports)?;
+    let mut roots = vec![haproxy.pid, balance.pid, balance.tor.pid()];
+    roots.extend(services.iter().map(|service| service.pid));
+    let onion = balance.hostname;
+    let (tree, again) = (Tree { roots }, Again::No);
+    Ok(Subject { name, onion, tree, ready: None, child: None, again })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn names_say_what_differs() {
+        assert_eq!(Kind::rustbalance(1).name(), "RustBalance, 1 instance");
+        let full = Kind::RustBalance { instances: 2, stacks: 2, vanguards: "full" };
+        assert_eq!(full.name(), "RustBalance, 2 instances, 2 stacks, vanguards full");
+        assert_eq!(Kind::Classic { daemons: 2 }.name(), "2 C tor + OnionBalance + HAProxy");
+    }
+}

@@ -1,0 +1,9 @@
+//! What is measured.
+
+pub mod bytes;
+pub mod clients;
+pub mod flood;
+pub mod memory;
+pub mod rendezvous;
+pub mod scale;
+pub mod start;
