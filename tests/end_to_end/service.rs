@@ -75,19 +75,26 @@ impl Service {
     /// Start one whose clock is off, in faketime(1)'s words (`+10m`); it may never be ready.
     pub fn start_with_clock(lab: &Lab, spec: &Spec, off: &str) -> Service {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        Service::launch(lab, spec, dir, &["faketime", "-f", off])
+        // Not by the program faketime, which stays between us and the process that we end. The
+        // dynamic linker puts the architecture's directory in place of `$LIB`.
+        let preload = "/usr/$LIB/faketime/libfaketime.so.1";
+        let clock = [("LD_PRELOAD", preload), ("FAKETIME", off), ("FAKETIME_DISABLE_SHM", "1")];
+        Service::launch(lab, spec, dir, &clock)
     }
 
-    /// Start the process, as an argument of `wrapper` if there is one.
-    fn launch(lab: &Lab, spec: &Spec, dir: tempfile::TempDir, wrapper: &[&str]) -> Service {
+    /// Start the process, with more in its environment.
+    fn launch(
+        lab: &Lab,
+        spec: &Spec,
+        dir: tempfile::TempDir,
+        environment: &[(&str, &str)],
+    ) -> Service {
         let config = dir.path().join("rustbalance.toml");
         std::fs::write(&config, toml(lab, spec, dir.path())).expect("the directory is writable");
-        let program = env!("CARGO_BIN_EXE_rustbalance");
-        let words: Vec<&str> = wrapper.iter().copied().chain([program]).collect();
         let started = Instant::now();
         let mut child = lab
-            .command(words[0])
-            .args(&words[1..])
+            .command(env!("CARGO_BIN_EXE_rustbalance"))
+            .envs(environment.iter().copied())
             .arg("run")
             .arg("--config")
             .arg(&config)
