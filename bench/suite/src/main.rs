@@ -38,7 +38,7 @@ use self::suites::{bytes, clients, flood, memory, rendezvous, scale, start};
     after_help = "Examples:\n  \
     bench/run --quick            everything in a quarter of an hour\n  \
     bench/run bytes rendezvous   two suites, thoroughly\n  \
-    bench/run --check            and exit with 1 when a bound of docs/SPECIFICATION.md does not hold"
+    bench/run --check            and exit with 1 when a bound of the specification is broken"
 )]
 struct Arguments {
     /// Everything smaller: a quarter of an hour in all
