@@ -130,6 +130,10 @@ impl Client {
             Load::Hold { every } => schedule::hold(plan, self.number, every, index),
         };
         if after_start >= plan.duration {
+            if let Load::Hold { .. } = plan.load {
+                // Held to the end, though there is nothing more to send.
+                sleep_until(*start + plan.duration).await;
+            }
             return None;
         }
         let intended = *start + after_start;

@@ -41,8 +41,8 @@ pub const REQUESTS_DEFAULT: u64 = 10_000;
 /// Default of [`Plan::duration`](crate::Plan::duration).
 pub const DURATION_DEFAULT: Duration = Duration::from_secs(30);
 
-/// Default of [`Plan::timeout`](crate::Plan::timeout): onion services that answer at all do so
-/// within it, and C tor itself gives up on a stream after two minutes.
+/// Default of [`Plan::timeout`](crate::Plan::timeout): half of C tor's own `SocksTimeout`, so that
+/// a run does not wait for tor to give up.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Default of [`Plan::samples_max`](crate::Plan::samples_max).

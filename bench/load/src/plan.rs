@@ -55,7 +55,8 @@ pub enum Load {
         /// Requests a second, of all clients together.
         rate: f64,
     },
-    /// Each client opens its circuit, keeps it, and sends a request through it at fixed instants.
+    /// Each client opens its circuit, keeps it until the duration is over, and sends a request
+    /// through it at fixed instants.
     Hold {
         /// From one request of a client to its next.
         #[serde(rename = "every_s", serialize_with = "seconds")]

@@ -179,6 +179,23 @@ async fn held_clients_send_at_fixed_instants() {
     }
 }
 
+/// A held client keeps its connection until the duration is over, also when it has nothing more to
+/// send: the progress at one second finds all open, long after the only requests.
+#[tokio::test]
+async fn held_clients_are_held_to_the_end() {
+    let server = Server::start().await;
+    let plan = Plan {
+        clients: 5,
+        load: Load::Hold { every: Duration::from_secs(3600) },
+        duration: Duration::from_millis(1300),
+        ..plan(&[&server], 80, "/hello")
+    };
+    let mut open = Vec::new();
+    let report = run(plan, |progress| open.push(progress.connections_open)).await;
+    assert_eq!(report.expect("the run begins").succeeded, 5);
+    assert_eq!(open, [5]);
+}
+
 /// A body is read no further than wanted, whatever else the service would send.
 #[tokio::test]
 async fn a_body_is_read_no_further_than_wanted() {
