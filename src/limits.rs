@@ -97,13 +97,9 @@ const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MA
 // ---------- drain ----------
 
 /// After the last stream has closed, the links must be quiet for this long before the end: longer
-/// than a client takes to acknowledge a window of cells.
-pub const DRAIN_QUIET_MS: u64 = 1_000;
-
-/// But no longer than this, since circuits and padding keep a link from ever being quite still.
-pub const DRAIN_SETTLE_MS: u64 = 5_000;
-
-const _: () = assert!(DRAIN_QUIET_MS < DRAIN_SETTLE_MS);
+/// than a slow client takes to acknowledge a window of cells (20 kB/s: 2.5 s). The drain's own
+/// deadline ends the wait where circuits and padding keep a link from ever being quite still.
+pub const DRAIN_QUIET_MS: u64 = 3_000;
 
 // ---------- admin ----------
 
@@ -206,6 +202,9 @@ pub const RENDEZVOUS_ATTEMPT_MS_MAX: u64 = 15_000;
 
 /// All attempts for one rendezvous together end here: the client has been waiting since before.
 pub const RENDEZVOUS_BUILD_MS_MAX: u64 = 30_000;
+
+/// What a client's circuit leaves behind is still delivered to backends for this long.
+pub const RENDEZVOUS_LINGER_SECONDS: u64 = 60;
 
 /// A rendezvous circuit without a stream is closed after this long: an hour, as a C tor client
 /// keeps using a circuit for at most 10 minutes after its last stream began.

@@ -376,6 +376,20 @@ fn a_state_directory_that_is_not_ours_alone_is_refused() {
 }
 
 #[test]
+fn a_state_directory_below_one_that_others_can_change_is_refused() {
+    let place = place();
+    place.configure(&format!("{SERVICE}{NO_NETWORK}"));
+    std::fs::create_dir(place.path("shared")).expect("it is not there");
+    chmod(&place.path("shared"), 0o777);
+    let before = listing(&place.path(""));
+    let arguments = ["run", "--config", "rustbalance.toml", "--state-dir", "shared/state"];
+    let run = place.rustbalance(&arguments);
+    assert_eq!(run.code, 78, "{}", run.err);
+    assert_says(&run.err, &["state_dir", "shared", "above it"]);
+    assert!(before == listing(&place.path("")), "the refused start wrote something");
+}
+
+#[test]
 fn the_command_lines_own_state_directory_is_held_to_the_same() {
     let place = place();
     place.configure(&format!("{SERVICE}{NO_NETWORK}"));

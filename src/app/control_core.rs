@@ -161,8 +161,11 @@ impl ControlCore {
     /// Serve until told to stop, or until something ends it for good.
     async fn serve(&mut self) -> Result<(), String> {
         self.shared.group.enter(CoreId::CONTROL);
-        self.shared.cores_up().await;
         let mut order = self.shared.order.clone();
+        tokio::select! {
+            () = self.shared.cores_up() => {}
+            _ = order.wait_for(|order| *order != Order::Serve) => return Ok(()),
+        }
         let stack = TorStack::new(&self.arti, self.shared.stack_count())
             .map_err(|error| error.to_string())?;
         let admin = self.serve_admin();
@@ -304,10 +307,12 @@ impl ControlCore {
             let links = self.shared.group.links();
             links.iter().map(|link| link.bytes_out.load(Ordering::Relaxed)).sum()
         };
+        if self.shared.group.links().is_empty() {
+            return;
+        }
         let quiet = Duration::from_millis(limits::DRAIN_QUIET_MS);
-        let latest = deadline.min(Instant::now() + Duration::from_millis(limits::DRAIN_SETTLE_MS));
         let (mut last, mut since) = (sent(), Instant::now());
-        while Instant::now() < latest && since.elapsed() < quiet {
+        while Instant::now() < deadline && since.elapsed() < quiet {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let now = sent();
             if now != last {

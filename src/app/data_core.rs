@@ -33,6 +33,8 @@ pub(super) struct DataCore {
 const RESTART_WAIT: Duration = Duration::from_secs(1);
 /// See [`RESTART_WAIT`].
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often a core that waits looks whether the process ends.
+const RESTART_LOOK: Duration = Duration::from_millis(100);
 /// A core that ran for this long is started again after the first wait.
 const RAN_WELL: Duration = Duration::from_secs(300);
 
@@ -102,7 +104,10 @@ impl DataCore {
                 if started.elapsed() >= RAN_WELL {
                     wait = RESTART_WAIT;
                 }
-                std::thread::sleep(wait);
+                let again = std::time::Instant::now() + wait;
+                while std::time::Instant::now() < again && *self.order.borrow() == Order::Serve {
+                    std::thread::sleep(RESTART_LOOK);
+                }
                 wait = (wait * 2).min(RESTART_WAIT_MAX);
             }
         })
@@ -110,6 +115,7 @@ impl DataCore {
 
     /// Nothing of this core serves any more.
     fn note_down(&self) {
+        self.shared.group.leave(CoreId::data(self.number));
         for service in &self.shared.services {
             service.service.note_instance_down(usize::from(self.number));
         }

@@ -63,6 +63,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         Failure::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
     })?;
     StateDir::check(&config.state_dir).map_err(|error| config_error(&error))?;
+    arti.check_state_dir(&config.state_dir).map_err(|error| Failure::Config(vec![error]))?;
     let socket = config.admin_socket();
     crate::admin::check(&socket, socket.parent() == Some(&*config.state_dir))
         .map_err(|error| config_error(&error))?;

@@ -114,8 +114,14 @@ impl Session {
                     match Arc::clone(&self.served).try_acquire_owned() {
                         Ok(permit) => {
                             let served = serve.serve(instance, stream);
+                            let tunnel = Arc::clone(&self.tunnel);
                             runtime::spawn(async move {
-                                served.await;
+                                // A backend that takes nothing would keep a stream for ever whose
+                                // client is gone.
+                                tokio::select! {
+                                    () = served => {}
+                                    () = linger(&tunnel) => {}
+                                }
                                 drop(permit);
                             });
                         }
@@ -133,6 +139,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Wait until a circuit has been closed for a while.
+async fn linger(tunnel: &ServiceOnionServiceDataTunnel) {
+    tunnel.wait_for_close().await;
+    tokio::time::sleep(Duration::from_secs(limits::RENDEZVOUS_LINGER_SECONDS)).await;
 }
 
 /// A stream that a client has begun and that waits for an answer.

@@ -64,9 +64,9 @@ impl CoreHandle {
         self.id
     }
 
-    /// Run `task` on that core. It is dropped unrun when the core has ended.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.queue.spawn(task);
+    /// Run `task` on that core. `false` when the core has ended: then it is dropped unrun.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        self.queue.spawn(task)
     }
 }
 
@@ -195,6 +195,12 @@ impl CoreGroup {
         }
         CURRENT.with_borrow_mut(|current| *current = Some((handle.clone(), Arc::clone(self))));
         handle
+    }
+
+    /// A core has ended: nothing is placed on it until it enters again.
+    pub fn leave(&self, id: CoreId) {
+        let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
+        data.retain(|known| known.id != id);
     }
 
     /// Data cores that have entered so far, in order.

@@ -46,6 +46,8 @@ pub(super) struct RunQueue {
     remote: SegQueue<Runnable>,
     /// Whether the runner waits for a ring.
     parked: AtomicBool,
+    /// Whether the core has ended: nothing that is pushed will run.
+    ended: AtomicBool,
     /// Wakes the runner; set when it first runs.
     runner: OnceLock<Waker>,
     /// A waker of every task that lives, to end it by; `None` once the core has ended.
@@ -112,10 +114,14 @@ impl RunQueue {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Run `future` on this core, from any thread. Dropped unrun when the core has ended.
-    pub(super) fn spawn(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
+    /// Run `future` on this core, from any thread. `false` when the core has ended: then it is
+    /// dropped unrun.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
         let mut tasks = self.tasks();
-        let Some(list) = &mut *tasks else { return };
+        let Some(list) = &mut *tasks else { return false };
         let entry = list.vacant_entry();
         let listed = Listed { queue: Arc::clone(self), number: entry.key() };
         let queue = Arc::clone(self);
@@ -128,11 +134,13 @@ impl RunQueue {
         drop(tasks);
         task.detach();
         runnable.schedule();
+        true
     }
 
     /// A task is ready.
     fn schedule(self: &Arc<Self>, runnable: Runnable) {
         let mut runnable = Some(runnable);
+        let mut pushed = false;
         // A thread that is ending has no locals any more: then it is no core either.
         let later = LOCAL.try_with(|local| {
             let Some(local) = &mut *local.borrow_mut() else { return false };
@@ -143,15 +151,29 @@ impl RunQueue {
             }
             if let Some(runnable) = runnable.take() {
                 self.remote.push(runnable);
+                pushed = true;
             }
             local.ring_later(self)
         });
         if let Some(runnable) = runnable {
             self.remote.push(runnable);
+            pushed = true;
         }
         if !matches!(later, Ok(true)) {
             fence(Ordering::SeqCst);
             self.ring();
+        }
+        if pushed {
+            self.clear_if_ended();
+        }
+    }
+
+    /// Drop what came after the core had looked for the last time. Whoever pushes does this after
+    /// the push, and the core sets `ended` before its last look: one of the two sees the task.
+    fn clear_if_ended(&self) {
+        fence(Ordering::SeqCst);
+        if self.ended.load(Ordering::Relaxed) {
+            while self.remote.pop().is_some() {}
         }
     }
 
@@ -299,7 +321,8 @@ impl Drop for Executor {
             waker.wake();
         }
         drop(local);
-        while self.queue.remote.pop().is_some() {}
+        self.queue.ended.store(true, Ordering::Relaxed);
+        self.queue.clear_if_ended();
     }
 }
 
@@ -315,7 +338,10 @@ pub(super) fn current_queue() -> Option<Arc<RunQueue>> {
 /// On a thread that is neither.
 pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     match current_queue() {
-        Some(queue) => queue.spawn(future),
+        // A core that is ending drops it, as it drops all others.
+        Some(queue) => {
+            queue.spawn(future);
+        }
         None => drop(tokio::spawn(future)),
     }
 }

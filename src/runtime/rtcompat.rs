@@ -59,8 +59,11 @@ impl Spawn for CoreRuntime {
                 SpawnKind::Circuit => None,
             };
             if let Some(core) = place {
+                // The caller must hear of it: arti would blame the guard for a link that is dead.
+                if !core.spawn(future) {
+                    return Err(SpawnError::shutdown());
+                }
                 group.count_spawn(kind, core.id());
-                core.spawn(future);
                 return Ok(());
             }
             if let Some(here) = current_core() {
@@ -68,8 +71,8 @@ impl Spawn for CoreRuntime {
             }
         }
         // A core that is ending has no queue: nothing is spawned there any more.
-        executor::current_queue().ok_or_else(SpawnError::shutdown)?.spawn(future);
-        Ok(())
+        let spawned = executor::current_queue().is_some_and(|queue| queue.spawn(future));
+        if spawned { Ok(()) } else { Err(SpawnError::shutdown()) }
     }
 }
 

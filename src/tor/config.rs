@@ -97,6 +97,22 @@ impl ArtiSettings {
         &self.override_net_params
     }
 
+    /// Whether arti will keep its state below `state_dir`: nobody else may be able to change that
+    /// directory or one above it. Nothing is made; a directory that is not there yet is fine.
+    ///
+    /// # Errors
+    /// A sentence with what is wrong.
+    pub fn check_state_dir(&self, state_dir: &Path) -> Result<(), String> {
+        match self.config.fs_mistrust().verifier().require_directory().check(state_dir) {
+            Ok(()) | Err(fs_mistrust::Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(format!(
+                "state_dir {}: {}; other users must not be able to change it or what is above it",
+                state_dir.display(),
+                report(&error)
+            )),
+        }
+    }
+
     /// The vanguard mode in force: `full`, `lite` or `disabled`.
     pub fn vanguards(&self) -> String {
         let config: &tor_guardmgr::VanguardConfig = self.config.as_ref();
