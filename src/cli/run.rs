@@ -63,13 +63,13 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         Failure::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
     })?;
     StateDir::check(&config.state_dir).map_err(|error| config_error(&error))?;
-    arti.check_state_dir(&config.state_dir).map_err(|error| Failure::Config(vec![error]))?;
     let socket = config.admin_socket();
     crate::admin::check(&socket, socket.parent() == Some(&*config.state_dir))
         .map_err(|error| config_error(&error))?;
     super::process::prepare();
     // Keys that exist are read now: a start that is refused writes nothing.
     let keys = existing_keys(&config).map_err(Failure::Config)?;
+    arti.check_state_dir(&config.state_dir).map_err(|error| Failure::Config(vec![error]))?;
     let cpus = pinning::available_cores().len();
     let instances = match config.turbo.instances {
         // The plan knows which CPUs are data cores, and the cgroup's quota.
