@@ -1,15 +1,20 @@
-//! One upload of one descriptor to one HSDir (rend-spec-v3, section 2.2.6).
+//! One upload of one descriptor to one HSDir (rend-spec-v3, section 2.2.6), and what the HSDir
+//! holds when it refuses.
 //!
 //! Called by the publisher on the control core; retries are the publisher's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tor_checkable::Timebound as _;
 use tor_circmgr::hspool::HsCircPool;
-use tor_dirclient::request::HsDescUploadRequest;
+use tor_dirclient::request::{HsDescDownloadRequest, HsDescUploadRequest};
 use tor_dirclient::{SourceInfo, send_request};
+use tor_hscrypto::Subcredential;
+use tor_hscrypto::pk::HsBlindId;
 use tor_linkspec::OwnedCircTarget;
 use tor_netdir::{NetDirProvider, Timeliness};
+use tor_netdoc::doc::hsdesc::HsDesc;
 
 use crate::limits;
 use crate::runtime::CoreRuntime;
@@ -69,4 +74,49 @@ async fn attempt(
         .map_err(|error| UploadError::Request(error.to_string()))?;
     response.into_output_string().map_err(|error| UploadError::Refused(error.to_string()))?;
     Ok(())
+}
+
+/// The revision counter of the descriptor that `hsdir` holds under a blinded key. `None` when it
+/// holds none, or one that is not signed by that key: only its owner can make us skip counters.
+pub(super) async fn held_counter(
+    pool: &Arc<HsCircPool<CoreRuntime>>,
+    directory: &Arc<dyn NetDirProvider>,
+    hsdir: OwnedCircTarget,
+    blinded: HsBlindId,
+    subcredential: Subcredential,
+) -> Option<u64> {
+    let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
+    let text = tokio::time::timeout(deadline, download(pool, directory, hsdir, blinded)).await;
+    let text =
+        text.ok()?.inspect_err(|error| tracing::debug!("what the HSDir holds: {error}")).ok()?;
+    let held = HsDesc::parse_decrypt_validate(&text, &blinded, &subcredential, None)
+        .inspect_err(|error| tracing::debug!("the HSDir's descriptor: {error}"))
+        .ok()?;
+    let held = held
+        .if_valid_at(&SystemTime::now())
+        .inspect_err(|error| tracing::debug!("the HSDir's descriptor: {error}"))
+        .ok()?;
+    Some(held.revision().into())
+}
+
+/// Fetch what an HSDir holds under a blinded key, over a circuit like any client's: one for uploads
+/// is closed when more than a few cells come back (`tor-proto`, `n_incoming_cells_permitted`).
+async fn download(
+    pool: &Arc<HsCircPool<CoreRuntime>>,
+    directory: &Arc<dyn NetDirProvider>,
+    hsdir: OwnedCircTarget,
+    blinded: HsBlindId,
+) -> Result<String, UploadError> {
+    let netdir = directory.netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
+    let tunnel =
+        pool.get_or_launch_client_dir(&netdir, hsdir).await.map_err(UploadError::Circuit)?;
+    drop(netdir);
+    let source = SourceInfo::from_tunnel(&tunnel)
+        .map_err(|error| UploadError::Request(error.to_string()))?;
+    let mut stream = tunnel.begin_dir_stream().await.map_err(UploadError::Circuit)?;
+    let request = HsDescDownloadRequest::new(blinded);
+    let response = send_request(&CoreRuntime, &request, &mut stream, source)
+        .await
+        .map_err(|error| UploadError::Request(error.to_string()))?;
+    response.into_output_string().map_err(|error| UploadError::Refused(error.to_string()))
 }

@@ -14,8 +14,9 @@
 //! * points have changed (collected for a second; [`pacing`] bounds the rate),
 //! * a period begins or an HSDir set changes with a new consensus,
 //! * the published descriptors are an hour or two old,
-//! * an HSDir has refused a descriptor, as it does when it holds a higher counter: the next round's
-//!   is higher (with a wait that doubles, for it may have another reason).
+//! * an HSDir has refused a descriptor, as it does when it holds a higher counter: it is asked for
+//!   what it holds, and the next round's is higher (with a wait that doubles, for it may have had
+//!   another reason).
 //!
 //! New subcredentials are on all cores before a period's first descriptor is uploaded, and stay
 //! there until the last descriptor of an old period has expired.
@@ -201,6 +202,11 @@ impl Publisher {
             Event::Points => self.note_points(now),
             Event::Directory => self.note_directory(now),
             Event::Done(done) => {
+                if let UploadEnd::Refused(Some((key, counter))) = done.end {
+                    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                    let seconds = since.map_or(0, |since| since.as_secs());
+                    self.revisions.note_seen(key, counter, seconds);
+                }
                 if self.round.as_mut().is_some_and(|round| round.note_done(done, now)) {
                     self.want_higher_counter(now);
                 }
@@ -374,19 +380,25 @@ impl Publisher {
         let Some(round) = &mut self.round else { return };
         loop {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
-            let Some(Attempt { name, hsdir, text }) = round.take_due(now) else { return };
+            let Some(attempt) = round.take_due(now) else { return };
+            let Attempt { name, hsdir, text, blinded, subcredential } = attempt;
             let (pool, done) = (self.pool.clone(), self.done.clone());
             runtime::spawn(async move {
-                let result = hsdir::upload(pool.circuits(), pool.directory(), hsdir, text).await;
-                drop(slot);
+                let (circuits, directory) = (pool.circuits(), pool.directory());
+                let result = hsdir::upload(circuits, directory, hsdir.clone(), text).await;
                 if let Err(error) = &result {
                     tracing::debug!("upload: {error}");
                 }
                 let end = match result {
                     Ok(()) => UploadEnd::Taken,
-                    Err(UploadError::Refused(_)) => UploadEnd::Refused,
+                    Err(UploadError::Refused(_)) => {
+                        let held =
+                            hsdir::held_counter(circuits, directory, hsdir, blinded, subcredential);
+                        UploadEnd::Refused(held.await.map(|counter| (blinded, counter)))
+                    }
                     Err(_) => UploadEnd::Failed,
                 };
+                drop(slot);
                 // Full only when the publisher has stopped: then nobody wants to know.
                 let _ = done.push(UploadDone { name, end });
             });

@@ -127,6 +127,13 @@ impl Revisions {
         Ok(counter)
     }
 
+    /// An HSDir holds a descriptor with this counter: the next one will be higher.
+    pub(super) fn note_seen(&mut self, key: HsBlindId, counter: u64, now_seconds: u64) {
+        let seen = Highest { counter, used_at_seconds: now_seconds };
+        let highest = self.highest.entry(name(key)).or_insert(seen);
+        highest.counter = highest.counter.max(counter);
+    }
+
     /// Write the file beside the old one and put it in its place.
     fn store(&self) -> std::io::Result<()> {
         let text = serde_json::to_vec_pretty(&self.highest)?;
@@ -162,6 +169,18 @@ mod tests {
         assert_eq!(revisions.next(key, 900, 4).expect("the directory is writable"), 900);
         let other = HsBlindId::from([8; 32]);
         assert_eq!(revisions.next(other, 5, 5).expect("the directory is writable"), 5);
+    }
+
+    #[test]
+    fn a_counter_that_an_hsdir_holds_is_exceeded() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("revisions.json");
+        let key = HsBlindId::from([7; 32]);
+        let mut revisions = Revisions::load(&path).expect("no file is an empty file");
+        revisions.note_seen(key, 5000, 1);
+        assert_eq!(revisions.next(key, 100, 2).expect("the directory is writable"), 5001);
+        revisions.note_seen(key, 7, 3);
+        assert_eq!(revisions.next(key, 100, 4).expect("the directory is writable"), 5002);
     }
 
     #[test]

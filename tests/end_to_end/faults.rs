@@ -148,6 +148,45 @@ fn a_second_sigterm_ends_at_once() {
     assert!(status.success(), "{status:?}");
 }
 
+/// As after a move to another machine without the file, from one whose clock was ahead.
+#[test]
+fn a_higher_counter_on_the_hsdirs_is_learnt_and_exceeded() {
+    let (lab, client) = crate::lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    random_file(root.path(), "page", 1000).expect("it can be written");
+    let nginx = lab.nginx(root.path()).expect("nginx starts");
+    let spec = Spec { backends: vec![nginx.address.to_string()], ..Spec::default() };
+    let revisions = |service: &Service| -> Vec<u64> {
+        let status = service.service_status();
+        let list = status["descriptors"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|one| one["revision"].as_u64()).collect()
+    };
+    let mut first = Service::start(lab, &spec);
+    first.signal(Signal::SIGKILL);
+    first.wait(10);
+    let dir = first.take_dir();
+    let file = dir.path().join("state").join("revisions-main.json");
+    let text = std::fs::read_to_string(&file).expect("the counters are on disk");
+    let mut counters: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let ahead = 1_000_000_000_000_u64;
+    for one in counters.as_object_mut().expect("counters by key").values_mut() {
+        one["counter"] = ahead.into();
+    }
+    std::fs::write(&file, counters.to_string()).expect("it is ours");
+    let mut second = Service::start_in(lab, &spec, dir);
+    assert!(revisions(&second).iter().all(|revision| *revision > ahead));
+    second.signal(Signal::SIGKILL);
+    second.wait(10);
+    let dir = second.take_dir();
+    std::fs::remove_file(&file).expect("it is there");
+    let third = Service::start_in(lab, &spec, dir);
+    let exceeded = wait_until("every descriptor is newer than what the HSDirs held", 60, || {
+        revisions(&third).iter().all(|revision| *revision > ahead + 1).then_some(())
+    });
+    exceeded.unwrap_or_else(|error| panic!("{error}: {:?}\n{}", revisions(&third), third.log()));
+    client.fetch_fresh(&third.onion, 80, "/page").expect("the service is reached");
+}
+
 #[test]
 fn a_restart_keeps_the_address_and_the_guard_and_counts_on() {
     let (lab, client) = crate::lab();

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt as _;
+use tor_hscrypto::Subcredential;
+use tor_hscrypto::pk::HsBlindId;
 use tor_linkspec::{HasRelayIds as _, OwnedCircTarget, RelayIds};
 use tor_netdir::NetDir;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
@@ -53,6 +55,10 @@ pub(super) struct Attempt {
     pub(super) hsdir: OwnedCircTarget,
     /// What.
     pub(super) text: Arc<str>,
+    /// Under which blinded key.
+    pub(super) blinded: HsBlindId,
+    /// What the descriptor is encrypted with.
+    pub(super) subcredential: Subcredential,
 }
 
 /// How an upload ended.
@@ -60,8 +66,8 @@ pub(super) struct Attempt {
 pub(super) enum UploadEnd {
     /// The HSDir has the descriptor.
     Taken,
-    /// The HSDir said no, and would say so again: it may hold one with a higher counter.
-    Refused,
+    /// The HSDir said no, and would say so again: it may hold one with this counter.
+    Refused(Option<(HsBlindId, u64)>),
     /// It did not come to that.
     Failed,
 }
@@ -104,6 +110,10 @@ struct Target {
 struct Publication {
     /// Number of the time period.
     period: u64,
+    /// The period's blinded key.
+    blinded: HsBlindId,
+    /// The period's subcredential.
+    subcredential: Subcredential,
     /// The document.
     descriptor: Descriptor,
     /// Where it goes.
@@ -154,6 +164,8 @@ impl Round {
             };
             publications.push(Publication {
                 period: period.time_period().interval_num(),
+                blinded: period.blinded_id(),
+                subcredential: period.keys.subcredential,
                 descriptor,
                 targets: period.hsdirs(netdir)?.into_iter().map(target).collect(),
             });
@@ -195,6 +207,8 @@ impl Round {
                         name: UploadName { round: self.number, descriptor, hsdir },
                         hsdir: target.hsdir.clone(),
                         text: Arc::clone(&publication.descriptor.text),
+                        blinded: publication.blinded,
+                        subcredential: publication.subcredential,
                     });
                 }
             }
@@ -231,8 +245,9 @@ impl Round {
         target.progress = Progress::Waiting(now + wait);
         target.backoff_ms = (target.backoff_ms * 2).min(limits::UPLOAD_BACKOFF_MS_MAX);
         target.failed = true;
-        let first = done.end == UploadEnd::Refused && !self.refused;
-        self.refused |= done.end == UploadEnd::Refused;
+        let refused = matches!(done.end, UploadEnd::Refused(_));
+        let first = refused && !self.refused;
+        self.refused |= refused;
         first
     }
 
