@@ -94,6 +94,8 @@ pub const HELLO_SECONDS_MAX: u64 = 60;
 const _: () = assert!(RELAY_BUFFER_BYTES >= 498);
 const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MAX);
 
+const _: () = assert!(RING_BUFFERS.is_power_of_two());
+
 // ---------- drain ----------
 
 /// After the last stream has closed, the links must be quiet for this long before the end: longer
@@ -116,6 +118,38 @@ pub const ADMIN_SECONDS_MAX: u64 = 10;
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 
 // ---------- runtime ----------
+
+/// Entries of a ring's submission queue; the completion queue has four times as many. What does not
+/// fit waits in user space.
+pub const RING_ENTRIES: u32 = 512;
+
+/// Buffers that a ring receives into: a power of two, at most 2^15.
+pub const RING_BUFFERS: u16 = 64;
+
+/// One of them. A socket's receive queue is often larger: it then fills several.
+pub const RING_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Vectors for sending that a ring keeps for sockets to come.
+pub const RING_SPARE_VECTORS_MAX: usize = 32;
+
+/// When a ring ends, how long sends that are under way may take.
+pub const RING_END_SENDS_MS: u64 = 500;
+
+/// When a ring ends, how long cancelled operations may take.
+pub const RING_END_MS: u64 = 2_000;
+
+/// Bytes that a socket on a ring receives ahead of its reader. What the kernel has on the way when
+/// this is reached comes on top of it.
+pub const SOCKET_RECEIVED_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes that wait to be sent on a socket of a ring, beside those that are being sent.
+pub const SOCKET_OUTGOING_BYTES_MAX: usize = 64 * 1024;
+
+/// Room that a socket keeps once everything was read.
+pub const SOCKET_BYTES_KEPT: usize = 4 * 1024;
+
+/// Connections that a listener on a ring accepts ahead.
+pub const LISTENER_WAITING_MAX: usize = 64;
 
 /// Threads for blocking work on each core's driver.
 pub const BLOCKING_THREADS_MAX: usize = 4;

@@ -5,8 +5,8 @@
 //!   control            data-0              data-1
 //!  +--------------+   +--------------+    +--------------+
 //!  | executor     |<->| executor     |<-->| executor     |   ours, thread-local, found by the
-//!  | driver       |   | driver       |    | driver       |   zero-sized `CoreRuntime`; drivers:
-//!  | (tokio)      |   | (tokio)      |    | (tokio)      |   tokio current-thread, ring later
+//!  | driver       |   | driver       |    | driver       |   zero-sized `CoreRuntime`; a ring is
+//!  | (tokio)      |   | (ring)       |    | (ring)       |   an io_uring, else tokio (epoll)
 //!  +--------------+   +--------------+    +--------------+
 //!         '---------- runtime::mailbox ----------'
 //! ```
@@ -14,14 +14,22 @@
 //! Called by `app` (starts the cores) and by every area that spawns, sleeps or connects. Nothing
 //! outside of this folder knows which driver is below.
 
+mod blocking;
 pub mod core;
+pub mod driver;
 pub mod executor;
 pub mod link_stream;
 pub mod mailbox;
+pub mod net;
 pub mod pinning;
+pub mod ring;
 pub mod rtcompat;
+pub mod time;
+mod timers;
 
-pub use self::core::{CoreGroup, CoreHandle, CoreId, Driver, current_core, open_links};
+pub use self::core::{CoreGroup, CoreHandle, CoreId, current_core, open_links};
+pub use self::driver::{Driver, Io, IoChoice};
 pub use self::executor::spawn;
 pub use self::mailbox::{Full, Mailbox};
 pub use self::rtcompat::CoreRuntime;
+pub use self::time::{Sleep, sleep, sleep_until, timeout};

@@ -20,7 +20,7 @@ use crate::onion::revision::Revisions;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::onion::{Publisher, Service};
 use crate::plane::Plane;
-use crate::runtime::{CoreGroup, CoreId, Driver, pinning};
+use crate::runtime::{CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::BootstrapProgress;
 use crate::tor::{ArtiSettings, TorStack};
 use crate::vault::MasterKey;
@@ -56,6 +56,8 @@ pub(super) struct Shared {
     core_up: Notify,
     /// What the process as a whole does.
     pub(super) order: watch::Receiver<Order>,
+    /// What drives the data cores.
+    pub(super) io: Io,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
 }
@@ -65,7 +67,7 @@ impl Shared {
     pub(super) fn new(
         group: Arc<CoreGroup>,
         services: Vec<ServiceShared>,
-        cores: usize,
+        (cores, io): (usize, Io),
         stacks: u16,
         order: watch::Receiver<Order>,
     ) -> Arc<Shared> {
@@ -77,6 +79,7 @@ impl Shared {
             cores_up: AtomicUsize::new(0),
             core_up: Notify::new(),
             order,
+            io,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
     }

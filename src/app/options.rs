@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::onion::ServiceSettings;
 use crate::plane::config::PortConfig;
+use crate::runtime::Io;
 use crate::runtime::pinning::Plan;
 use crate::tor::ArtiSettings;
 use crate::vault::MasterKey;
@@ -25,6 +26,8 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// The services, at least one.
     pub services: Vec<ServiceOptions>,
+    /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
+    pub io: Io,
     /// Which core runs what.
     pub plan: Plan,
     /// Tor stacks, at most one an instance: 1 shares everything.

@@ -27,7 +27,7 @@ impl Shared {
         ProcessStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             turbo: self.cores > 0,
-            io: "epoll".to_owned(),
+            io: self.io.to_string(),
             clock_skew_ms: skew,
             links: self.links(),
             services: self.services.iter().map(|service| self.service(service)).collect(),

@@ -12,6 +12,7 @@ use crate::config::address::parse_backend_argument;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::limits::INSTANCES_MAX;
 use crate::plane::config::BackendAddress;
+use crate::runtime::IoChoice;
 
 /// Exit code: it failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -110,9 +111,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = instance_count())]
     pub instances: Option<u16>,
 
-    /// How sockets are driven: auto or epoll
+    /// How sockets are driven: auto (io_uring if the kernel has it), uring or epoll
     #[arg(long, value_name = "IO", default_value = "auto", value_parser = io)]
-    pub io: Io,
+    pub io: IoChoice,
 
     /// Where keys, sockets and Tor's state lie
     #[arg(long, value_name = "DIR")]
@@ -139,16 +140,6 @@ impl RunArgs {
     pub fn overrides(&self) -> Overrides {
         Overrides { state_dir: self.state_dir.clone(), instances: self.instances }
     }
-}
-
-/// How sockets are driven.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Io {
-    /// The best that this version and the kernel have.
-    #[default]
-    Auto,
-    /// epoll.
-    Epoll,
 }
 
 /// Arguments of `check`.
@@ -302,12 +293,12 @@ fn instance_count() -> clap::builder::RangedI64ValueParser<u16> {
 }
 
 /// `--io`
-fn io(text: &str) -> Result<Io, String> {
+fn io(text: &str) -> Result<IoChoice, String> {
     match text {
-        "auto" => Ok(Io::Auto),
-        "epoll" => Ok(Io::Epoll),
-        "uring" => Err("io_uring is not yet supported in this version; write auto".to_owned()),
-        _ => Err("there is no such way; write auto or epoll".to_owned()),
+        "auto" => Ok(IoChoice::Auto),
+        "epoll" => Ok(IoChoice::Epoll),
+        "uring" => Ok(IoChoice::Uring),
+        _ => Err("there is no such way; write auto, uring or epoll".to_owned()),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::app::state_dir::StateDir;
 use crate::app::{self, Options, Progress, Running, ServiceOptions};
 use crate::config::{Config, Instances};
 use crate::onion::config::ServiceSettings;
-use crate::runtime::pinning;
+use crate::runtime::{driver, pinning};
 use crate::tor::config::ArtiSettings;
 use crate::vault::MasterKey;
 
@@ -80,6 +80,9 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
         say(&format_args!("warning: {warning}"));
     }
+    let io = driver::choose(args.io).map_err(|error| {
+        Failure::Config(vec![format!("--io uring: {error}; write auto or epoll")])
+    })?;
     let state_dir = StateDir::take(&config.state_dir).map_err(|error| config_error(&error))?;
     let services = services(&config, keys).map_err(Failure::Config)?;
     let options = Options {
@@ -87,6 +90,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         state_dir: config.state_dir.clone(),
         services,
         stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
+        io,
         plan,
         arti,
         drain: config.drain,

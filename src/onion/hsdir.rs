@@ -17,7 +17,7 @@ use tor_netdir::{NetDirProvider, Timeliness};
 use tor_netdoc::doc::hsdesc::HsDesc;
 
 use crate::limits;
-use crate::runtime::CoreRuntime;
+use crate::runtime::{self, CoreRuntime};
 
 /// Why an HSDir does not have our descriptor.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub(super) async fn upload(
     descriptor: Arc<str>,
 ) -> Result<(), UploadError> {
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    tokio::time::timeout(deadline, attempt(pool, directory, hsdir, descriptor))
+    runtime::timeout(deadline, attempt(pool, directory, hsdir, descriptor))
         .await
         .unwrap_or(Err(UploadError::Timeout))
 }
@@ -86,7 +86,7 @@ pub(super) async fn held_counter(
     subcredential: Subcredential,
 ) -> Option<u64> {
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    let text = tokio::time::timeout(deadline, download(pool, directory, hsdir, blinded)).await;
+    let text = runtime::timeout(deadline, download(pool, directory, hsdir, blinded)).await;
     let text =
         text.ok()?.inspect_err(|error| tracing::debug!("what the HSDir holds: {error}")).ok()?;
     let held = HsDesc::parse_decrypt_validate(&text, &blinded, &subcredential, None)

@@ -23,7 +23,7 @@ use super::config::IntroDos;
 use super::replay::SeenMessages;
 use crate::base::counters::InstanceCounters;
 use crate::limits;
-use crate::runtime::{Full, Mailbox};
+use crate::runtime::{self, Full, Mailbox};
 use crate::tor::stack::CircuitPool;
 
 /// Why a point could not be established.
@@ -197,7 +197,7 @@ pub(super) async fn establish(
         .await
         .map_err(|error| IntroError::Send(Box::new(error)))?;
     let wait = Duration::from_millis(limits::POINT_ESTABLISH_MS_MAX);
-    match tokio::time::timeout(wait, answer).await {
+    match runtime::timeout(wait, answer).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(IntroError::Closed),
         Err(_) => return Err(IntroError::NoAnswer),

@@ -27,7 +27,7 @@ use tor_relay_selection::{RelayExclusion, RelaySelector, RelayUsage};
 use super::intro::{self, EstablishedPoint, Introduction, PointKeys};
 use super::service::{Seat, Service};
 use crate::limits;
-use crate::runtime::Mailbox;
+use crate::runtime::{self, Mailbox};
 use crate::tor::stack::CircuitPool;
 
 /// What the slots of one instance share; all on one core.
@@ -163,7 +163,7 @@ impl Points {
     /// future is polled.
     pub(super) async fn expire_lingering(&self) {
         loop {
-            tokio::time::sleep(Duration::from_millis(limits::POINTS_LINGERING_LOOK_MS)).await;
+            runtime::sleep(Duration::from_millis(limits::POINTS_LINGERING_LOOK_MS)).await;
             let now = Instant::now();
             let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
             lingering.retain(|old| old.is_of_use(now));
@@ -254,7 +254,7 @@ async fn keep(point: &EstablishedPoint, place: &Held) -> Ending {
     tokio::select! {
         () = point.tunnel.wait_for_close() => Ending::Lost,
         () = place.keys.worn_out.notified() => Ending::Spent,
-        () = tokio::time::sleep_until(place.ends.into()) => Ending::Spent,
+        () = runtime::sleep_until(place.ends) => Ending::Spent,
     }
 }
 
@@ -267,6 +267,6 @@ fn lifetime() -> Duration {
 /// Wait before the next attempt, twice as long as last time, with jitter.
 async fn backoff(backoff_ms: &mut u64) {
     let jitter = rand::rng().random_range(0..=*backoff_ms / 2);
-    tokio::time::sleep(Duration::from_millis(*backoff_ms + jitter)).await;
+    runtime::sleep(Duration::from_millis(*backoff_ms + jitter)).await;
     *backoff_ms = (*backoff_ms * 2).min(limits::POINT_BACKOFF_MS_MAX);
 }

@@ -155,7 +155,7 @@ impl Publisher {
                 () = self.service.points_changed() => Event::Points,
                 Some(_) = directory_events.next() => Event::Directory,
                 done = self.done.recv() => Event::Done(done),
-                () = tokio::time::sleep(wake) => Event::Tick,
+                () = runtime::sleep(wake) => Event::Tick,
             };
             self.stack.learn_clock_skew().await;
             self.apply(event);

@@ -95,7 +95,7 @@ pub(super) async fn run(
         runtime::spawn(async move {
             let cookie = request.cookie.into();
             let deadline = Duration::from_millis(limits::RENDEZVOUS_BUILD_MS_MAX);
-            let built = tokio::time::timeout(deadline, meet(&service, &pool, request)).await;
+            let built = runtime::timeout(deadline, meet(&service, &pool, request)).await;
             drop(permit);
             match built.unwrap_or(Err(RendezvousError::Timeout)) {
                 Ok(session) => {
@@ -166,7 +166,7 @@ async fn build(
     let mut attempt = 1;
     loop {
         let launched = pool.circuits().get_or_launch_svc_rend(netdir, target.clone());
-        let error = match tokio::time::timeout(patience, launched).await {
+        let error = match runtime::timeout(patience, launched).await {
             Ok(Ok(tunnel)) => return Ok(tunnel),
             Ok(Err(error)) => RendezvousError::Circuit(error),
             Err(_) => RendezvousError::Timeout,

@@ -106,7 +106,7 @@ impl Session {
         loop {
             let next = tokio::select! {
                 () = &mut closed => return,
-                next = tokio::time::timeout(idle, self.begun.next()) => next,
+                next = runtime::timeout(idle, self.begun.next()) => next,
             };
             match next {
                 Ok(Some(wire)) => {
@@ -144,7 +144,7 @@ impl Session {
 /// Wait until a circuit has been closed for a while.
 async fn linger(tunnel: &ServiceOnionServiceDataTunnel) {
     tunnel.wait_for_close().await;
-    tokio::time::sleep(Duration::from_secs(limits::RENDEZVOUS_LINGER_SECONDS)).await;
+    runtime::sleep(Duration::from_secs(limits::RENDEZVOUS_LINGER_SECONDS)).await;
 }
 
 /// A stream that a client has begun and that waits for an answer.

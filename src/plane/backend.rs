@@ -4,20 +4,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
-
 use super::config::BackendAddress;
 use super::status::{BackendState, BackendStatus};
 use crate::limits;
-
-/// An open connection to a backend.
-#[derive(Debug)]
-pub(super) enum Connection {
-    /// Over TCP.
-    Tcp(TcpStream),
-    /// Over a unix socket.
-    Unix(UnixStream),
-}
+use crate::runtime::{self, net};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +58,8 @@ impl Backend {
     }
 
     /// Connect, within `timeout`.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<Connection, ConnectError> {
-        let connected = match tokio::time::timeout(timeout, self.open_socket()).await {
+    pub(super) async fn connect(&self, timeout: Duration) -> Result<net::Stream, ConnectError> {
+        let connected = match runtime::timeout(timeout, self.open_socket()).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
             Ok(Err(error)) => Err(ConnectError::Refused(error)),
@@ -86,27 +76,17 @@ impl Backend {
     }
 
     /// Connect, however long it takes.
-    async fn open_socket(&self) -> io::Result<Connection> {
+    async fn open_socket(&self) -> io::Result<net::Stream> {
         match &self.address {
-            BackendAddress::Tcp(address) => {
-                let socket = TcpStream::connect(address).await?;
-                // Where nobody listens, a port among those the kernel gives out itself may connect
-                // with itself (TCP's simultaneous open).
-                if socket.local_addr()? == *address {
-                    return Err(io::ErrorKind::ConnectionRefused.into());
-                }
-                // The relay batches; what it writes shall leave now.
-                socket.set_nodelay(true)?;
-                Ok(Connection::Tcp(socket))
-            }
+            BackendAddress::Tcp(address) => net::connect_tcp(*address).await,
             BackendAddress::Unix(path) => loop {
-                match UnixStream::connect(path).await {
+                match net::connect_unix(path).await {
                     // Its queue is full (connect(2), EAGAIN): TCP would wait by itself.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         let wait = Duration::from_millis(limits::BACKEND_QUEUE_FULL_WAIT_MS);
-                        tokio::time::sleep(wait).await;
+                        runtime::sleep(wait).await;
                     }
-                    connected => return connected.map(Connection::Unix),
+                    connected => return connected,
                 }
             },
         }

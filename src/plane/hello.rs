@@ -10,6 +10,7 @@ use super::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::ClientStream;
 use crate::limits;
+use crate::runtime;
 
 /// Read a request and answer it.
 pub(super) async fn serve(
@@ -18,7 +19,7 @@ pub(super) async fn serve(
     instance: u16,
 ) -> StreamOutcome {
     let deadline = Duration::from_secs(limits::HELLO_SECONDS_MAX);
-    let answered = tokio::time::timeout(deadline, async {
+    let answered = runtime::timeout(deadline, async {
         read_head(&mut client, counters).await?;
         let page = page(instance);
         client.write_all(page.as_bytes()).await?;

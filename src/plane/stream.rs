@@ -29,16 +29,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
-use super::backend::Connection;
 use super::buffers::Buffer;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
+use crate::runtime::{self, Sleep, net};
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,26 +122,18 @@ struct Relay<'a, C, R, W> {
     /// How long the backend may deliver nothing once the client has ended the stream.
     linger_max: Duration,
     /// Set when the client has ended the stream.
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<Sleep>,
 }
 
 /// Carry bytes both ways until both sides are done.
 pub(super) async fn relay(
     client: impl ClientStream,
-    connection: Connection,
+    connection: net::Stream,
     counters: &Arc<InstanceCounters>,
 ) -> StreamOutcome {
     let linger = Duration::from_secs(limits::RELAY_LINGER_SECONDS);
-    match connection {
-        Connection::Tcp(socket) => {
-            let (read, write) = socket.into_split();
-            run(client, read, write, counters, linger).await
-        }
-        Connection::Unix(socket) => {
-            let (read, write) = socket.into_split();
-            run(client, read, write, counters, linger).await
-        }
-    }
+    let (read, write) = connection.into_split();
+    run(client, read, write, counters, linger).await
 }
 
 /// See [`relay`].
@@ -195,7 +186,7 @@ where
             return Poll::Ready(ended);
         }
         match &mut self.linger {
-            Some(linger) => linger.as_mut().poll(cx).map(Ok),
+            Some(linger) => Pin::new(linger).poll(cx).map(Ok),
             None => Poll::Pending,
         }
     }
@@ -209,7 +200,7 @@ where
                     // A backend that has gone is noticed where it is read.
                     let _ = ready!(Pin::new(&mut self.backend_write).poll_shutdown(cx));
                     self.inward.phase = Phase::Closed;
-                    self.linger = Some(Box::pin(tokio::time::sleep(self.linger_max)));
+                    self.linger = Some(runtime::sleep(self.linger_max));
                 }
                 Phase::Open => match &self.inward.held {
                     Some(held) => {
@@ -307,7 +298,7 @@ where
                 self.outward.wrote(written);
                 self.unflushed = true;
                 if let Some(linger) = &mut self.linger {
-                    linger.as_mut().reset(Instant::now() + self.linger_max);
+                    linger.reset(Instant::now() + self.linger_max);
                 }
             }
         }

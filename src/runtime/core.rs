@@ -5,16 +5,14 @@
 //! the group once ([`CoreGroup::enter`]); from then on [`current_core`] and
 //! [`super::CoreRuntime`] find the thread's own driver without a lock.
 //!
-//! The driver of this version is a tokio `current_thread` runtime for each core, with an executor
-//! of our own on top ([`super::executor`]).
+//! What is below a thread's executor is its [`super::driver`]'s business.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use super::executor::{self, Executor, RunQueue};
-use crate::limits;
+use super::executor::{self, RunQueue};
 
 /// Which core of a group: 0 is the control core, data core `n` is `n + 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,40 +138,6 @@ pub(super) fn current_group() -> Option<Arc<CoreGroup>> {
     CURRENT.with_borrow(|current| current.as_ref().map(|(_, group)| Arc::clone(group)))
 }
 
-/// The driver of one core: sockets and timers, and the executor above them.
-#[derive(Debug)]
-pub struct Driver {
-    /// Sockets and timers.
-    tokio: tokio::runtime::Runtime,
-}
-
-impl Driver {
-    /// Make the driver of one core, on the core's own thread.
-    ///
-    /// # Errors
-    /// When the kernel refuses the descriptors that the driver needs.
-    pub fn new() -> std::io::Result<Driver> {
-        let tokio = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
-            // One "task" is a batch of the executor's.
-            .event_interval(1)
-            .build()?;
-        Ok(Driver { tokio })
-    }
-
-    /// Run `main` to its end, and whatever is spawned for as long as that takes. All tasks are
-    /// dropped when this returns; blocking jobs are not waited for.
-    pub fn block_on<F: Future>(self, main: F) -> F::Output {
-        let output = self.tokio.block_on(async {
-            let _executor = Executor::start();
-            main.await
-        });
-        self.tokio.shutdown_background();
-        output
-    }
-}
-
 impl CoreGroup {
     /// A group without any core.
     pub fn new() -> Arc<CoreGroup> {
@@ -183,7 +147,7 @@ impl CoreGroup {
     /// Make the calling thread core `id` of this group.
     ///
     /// # Panics
-    /// Outside of [`Driver::block_on`].
+    /// Outside of [`super::Driver::block_on`].
     pub fn enter(self: &Arc<CoreGroup>, id: CoreId) -> CoreHandle {
         let queue = executor::current_queue().expect("a core has a driver");
         let handle = CoreHandle { id, queue };

@@ -178,7 +178,7 @@ impl RunQueue {
     }
 
     /// Wake the runner if it is parked.
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if self.parked.load(Ordering::Relaxed)
             && self.parked.swap(false, Ordering::AcqRel)
             && let Some(runner) = self.runner.get()
@@ -222,22 +222,35 @@ impl Future for Runner {
         let queue = &self.0;
         // The driver's waker of a task stays the same for as long as the task lives.
         queue.runner.get_or_init(|| cx.waker().clone());
-        queue.parked.store(false, Ordering::Relaxed);
-        take_remote(queue);
-        begin_batch();
-        let idle = run_batch(queue);
-        end_batch();
-        if idle {
-            queue.parked.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if !queue.remote.is_empty() {
-                queue.ring();
-            }
-        } else {
+        if !tick(queue) {
             cx.waker().wake_by_ref();
+        } else if !park(queue) {
+            queue.ring();
         }
         Poll::Pending
     }
+}
+
+/// Run a batch of tasks. Says whether none is ready any more.
+pub(super) fn tick(queue: &RunQueue) -> bool {
+    queue.parked.store(false, Ordering::Relaxed);
+    take_remote(queue);
+    begin_batch();
+    let idle = run_batch(queue);
+    end_batch();
+    idle
+}
+
+/// From now on whoever gives this core something to do rings it. `false` when somebody has already.
+pub(super) fn park(queue: &RunQueue) -> bool {
+    queue.parked.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    queue.remote.is_empty()
+}
+
+/// Nobody has to ring any more.
+pub(super) fn unpark(queue: &RunQueue) {
+    queue.parked.store(false, Ordering::Relaxed);
 }
 
 /// Run tasks until the batch is full or none is ready; says which.
@@ -294,8 +307,22 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// Make this thread run tasks, whenever its driver runs. Call inside of the driver.
+    /// Make this thread run tasks, whenever its driver runs. Call inside of tokio.
     pub(super) fn start() -> Executor {
+        let executor = Executor::start_idle();
+        drop(tokio::spawn(Runner(Arc::clone(&executor.queue))));
+        executor
+    }
+
+    /// Make this thread run tasks, whenever it calls [`tick`]; `waker` wakes it when it is parked.
+    pub(super) fn start_with(waker: Waker) -> Executor {
+        let executor = Executor::start_idle();
+        executor.queue.runner.get_or_init(|| waker);
+        executor
+    }
+
+    /// Nothing runs yet.
+    fn start_idle() -> Executor {
         let queue = Arc::new(RunQueue::default());
         *queue.tasks() = Some(Slab::new());
         let local = Local {
@@ -305,9 +332,18 @@ impl Executor {
             to_ring: Vec::new(),
         };
         LOCAL.with_borrow_mut(|place| *place = Some(local));
-        drop(tokio::spawn(Runner(Arc::clone(&queue))));
         Executor { queue }
     }
+
+    /// What other threads see of it.
+    pub(super) fn queue(&self) -> &Arc<RunQueue> {
+        &self.queue
+    }
+}
+
+/// Whether the calling thread has a task to run.
+pub(super) fn has_ready() -> bool {
+    LOCAL.with_borrow(|local| local.as_ref().is_some_and(|local| !local.ready.is_empty()))
 }
 
 impl Drop for Executor {

@@ -2,11 +2,12 @@
 //!
 //! Three things make it more than a TCP stream:
 //! * **It moves.** A link is opened and its TLS handshake polled on the core that asked; its
-//!   reactor then runs on a data core. At the first poll from another core the socket is taken off
-//!   the old core's driver and registered with the new one, so that its readiness wakes no third
-//!   party. One task owns the stream at any time, so a move cannot race with a poll.
+//!   reactor then runs on a data core. At the first poll from another core a socket of tokio's is
+//!   taken off the old core's driver and given to the new one, so that its readiness wakes no third
+//!   party. One task owns the stream at any time, so a move cannot race with a poll. A socket of a
+//!   ring stays with its ring, which serves it from wherever it is polled.
 //! * **It reads ahead.** rustls asks for 4 KiB at a time; one `recv` here brings up to
-//!   [`limits::LINK_READ_AHEAD_BYTES`].
+//!   [`limits::LINK_READ_AHEAD_BYTES`], and a ring receives without being asked.
 //! * **It counts** bytes for status.
 //!
 //! Made by [`super::CoreRuntime`]'s `connect`, owned by the TLS stream above it.
@@ -24,15 +25,22 @@ use tokio::net::TcpStream;
 use tor_rtcompat::StreamOps;
 
 use super::core::{CoreId, LinkRecord, current_core, current_group};
+use super::ring;
 use crate::limits;
+
+/// The socket, on either driver.
+enum Socket {
+    /// On tokio, registered with the driver of this core.
+    Tokio(TcpStream, Option<CoreId>),
+    /// On a ring.
+    Ring(ring::Socket),
+}
 
 /// A TCP connection to a relay, polled on one core at a time.
 pub struct LinkStream {
     /// The socket; `None` only while it moves, or after a move failed.
-    socket: Option<TcpStream>,
-    /// The core with whose driver the socket is registered.
-    registered: Option<CoreId>,
-    /// Bytes that were received and not asked for yet: `ahead[start..end]`.
+    socket: Option<Socket>,
+    /// Bytes that tokio has received and nobody has asked for yet: `ahead[start..end]`.
     ahead: Box<[u8]>,
     /// Start of the unread part.
     start: usize,
@@ -48,31 +56,71 @@ impl LinkStream {
     /// # Errors
     /// What `connect(2)` says.
     pub(super) async fn connect(peer: SocketAddr) -> io::Result<LinkStream> {
-        let socket = TcpStream::connect(peer).await?;
+        let socket = match ring::current_office() {
+            Some(office) => Socket::Ring(ring::connect(office, peer.into()).await?),
+            None => Socket::Tokio(TcpStream::connect(peer).await?, current_core()),
+        };
         // Cells are batched above us; what is flushed shall leave now.
-        socket.set_nodelay(true)?;
+        match &socket {
+            Socket::Tokio(socket, _) => socket.set_nodelay(true)?,
+            Socket::Ring(socket) => socket2::SockRef::from(socket).set_tcp_nodelay(true)?,
+        }
         Ok(LinkStream {
             socket: Some(socket),
-            registered: current_core(),
-            ahead: vec![0; limits::LINK_READ_AHEAD_BYTES].into_boxed_slice(),
+            ahead: Box::default(),
             start: 0,
             end: 0,
             record: current_group().map(|group| group.record_link(peer)),
         })
     }
 
-    /// The socket, registered with the calling core's driver.
-    fn socket(&mut self) -> io::Result<&mut TcpStream> {
+    /// The socket, on the calling core's driver.
+    fn socket(&mut self) -> io::Result<&mut Socket> {
         let here = current_core();
-        if here != self.registered && here.is_some() {
-            let socket = self.socket.take().ok_or(io::ErrorKind::NotConnected)?;
-            self.socket = Some(TcpStream::from_std(socket.into_std()?)?);
-            self.registered = here;
-            if let (Some(record), Some(core)) = (&self.record, here) {
-                record.core.store(core.index(), Ordering::Relaxed);
-            }
+        if let Some(Socket::Tokio(_, registered)) = &self.socket
+            && here.is_some()
+            && *registered != here
+        {
+            self.move_here(here)?;
         }
         self.socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Take a socket of tokio's from the core that it is registered with.
+    fn move_here(&mut self, here: Option<CoreId>) -> io::Result<()> {
+        let Some(Socket::Tokio(socket, _)) = self.socket.take() else { return Ok(()) };
+        let socket = socket.into_std()?;
+        self.socket = Some(match ring::current_office() {
+            Some(office) => Socket::Ring(ring::adopt(office, socket.into())?),
+            None => Socket::Tokio(TcpStream::from_std(socket)?, here),
+        });
+        if let (Some(record), Some(core)) = (&self.record, here) {
+            record.core.store(core.index(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Give what was read ahead.
+    fn read_ahead(&mut self, wanted: &mut [u8]) -> usize {
+        let given = wanted.len().min(self.end - self.start);
+        wanted[..given].copy_from_slice(&self.ahead[self.start..self.start + given]);
+        self.start += given;
+        given
+    }
+
+    /// Count what was received.
+    fn received(&self, length: usize) {
+        if let Some(record) = &self.record {
+            record.bytes_in.fetch_add(length as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Count what was sent.
+    fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(sent)), Some(record)) = (&polled, &self.record) {
+            record.bytes_out.fetch_add(*sent as u64, Ordering::Relaxed);
+        }
+        polled
     }
 }
 
@@ -83,35 +131,34 @@ impl AsyncRead for LinkStream {
         wanted: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.start == this.end {
-            let mut ahead = std::mem::take(&mut this.ahead);
-            let mut buffer = ReadBuf::new(&mut ahead);
-            let polled = match this.socket() {
-                Ok(socket) => tokio::io::AsyncRead::poll_read(Pin::new(socket), cx, &mut buffer),
-                Err(error) => Poll::Ready(Err(error)),
-            };
-            let received = buffer.filled().len();
-            this.ahead = ahead;
-            ready!(polled)?;
-            (this.start, this.end) = (0, received);
-            if let Some(record) = &this.record {
-                record.bytes_in.fetch_add(received as u64, Ordering::Relaxed);
+        if this.start < this.end {
+            return Poll::Ready(Ok(this.read_ahead(wanted)));
+        }
+        let mut ahead = std::mem::take(&mut this.ahead);
+        let polled = match this.socket() {
+            Ok(Socket::Ring(socket)) => {
+                // What was read ahead before the socket moved is used up, and none is from now on.
+                let polled = socket.poll_receive(cx, wanted);
+                if let Poll::Ready(Ok(length)) = &polled {
+                    this.received(*length);
+                }
+                return polled;
             }
-        }
-        let given = wanted.len().min(this.end - this.start);
-        wanted[..given].copy_from_slice(&this.ahead[this.start..this.start + given]);
-        this.start += given;
-        Poll::Ready(Ok(given))
-    }
-}
-
-impl LinkStream {
-    /// Count what was sent.
-    fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let (Poll::Ready(Ok(sent)), Some(record)) = (&polled, &self.record) {
-            record.bytes_out.fetch_add(*sent as u64, Ordering::Relaxed);
-        }
-        polled
+            Ok(Socket::Tokio(socket, _)) => {
+                if ahead.is_empty() {
+                    ahead = vec![0; limits::LINK_READ_AHEAD_BYTES].into_boxed_slice();
+                }
+                let mut buffer = ReadBuf::new(&mut ahead);
+                let polled = tokio::io::AsyncRead::poll_read(Pin::new(socket), cx, &mut buffer);
+                polled.map_ok(|()| buffer.filled().len())
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        };
+        this.ahead = ahead;
+        let length = ready!(polled)?;
+        (this.start, this.end) = (0, length);
+        this.received(length);
+        Poll::Ready(Ok(this.read_ahead(wanted)))
     }
 }
 
@@ -121,9 +168,7 @@ impl AsyncWrite for LinkStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = tokio::io::AsyncWrite::poll_write(Pin::new(this.socket()?), cx, bytes);
-        this.sent(polled)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -132,17 +177,28 @@ impl AsyncWrite for LinkStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let socket = Pin::new(this.socket()?);
-        let polled = tokio::io::AsyncWrite::poll_write_vectored(socket, cx, slices);
+        let polled = match this.socket()? {
+            Socket::Ring(socket) => socket.poll_send(cx, slices),
+            Socket::Tokio(socket, _) => {
+                tokio::io::AsyncWrite::poll_write_vectored(Pin::new(socket), cx, slices)
+            }
+        };
         this.sent(polled)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        tokio::io::AsyncWrite::poll_flush(Pin::new(self.get_mut().socket()?), cx)
+        match self.get_mut().socket()? {
+            // What was written is sent at the end of the batch: nobody has to wait for it.
+            Socket::Ring(_) => Poll::Ready(Ok(())),
+            Socket::Tokio(socket, _) => tokio::io::AsyncWrite::poll_flush(Pin::new(socket), cx),
+        }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        tokio::io::AsyncWrite::poll_shutdown(Pin::new(self.get_mut().socket()?), cx)
+        match self.get_mut().socket()? {
+            Socket::Ring(socket) => socket.poll_shutdown(cx),
+            Socket::Tokio(socket, _) => tokio::io::AsyncWrite::poll_shutdown(Pin::new(socket), cx),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! of its own; below that it shares the first data core's.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::limits;
 
@@ -45,7 +46,10 @@ pub fn quota_cpus() -> Option<f64> {
 /// Decide which CPU runs what. `instances` of `None` means one for each data core, and no more than
 /// the cgroup's CPU time keeps busy; `explicit` names the data cores' CPUs.
 pub fn plan(instances: Option<usize>, explicit: Option<&[usize]>) -> Plan {
-    plan_for(&available_cores(), quota_cpus(), instances, explicit)
+    let available = available_cores();
+    // Before any thread is pinned, so that one can be unpinned.
+    PROCESS_CORES.get_or_init(|| available.clone());
+    plan_for(&available, quota_cpus(), instances, explicit)
 }
 
 /// See [`plan`]; for a machine with these CPUs and this quota.
@@ -92,6 +96,23 @@ fn plan_for(
     }
     let data = (0..wanted).map(|turn| data[turn % data.len()]).collect();
     Plan { control: Some(control), data, warnings }
+}
+
+/// The CPUs that the process might use when it made its plan.
+static PROCESS_CORES: OnceLock<Vec<usize>> = OnceLock::new();
+
+/// Let the calling thread, which may have inherited a pinned thread's CPU, run where the process
+/// may.
+pub(super) fn unpin_current_thread() {
+    let Some(cores) = PROCESS_CORES.get() else { return };
+    let mut set = nix::sched::CpuSet::new();
+    for core in cores {
+        // Only CPUs of this kernel are in there.
+        let _ = set.set(*core);
+    }
+    if let Err(error) = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set) {
+        tracing::debug!("a thread stays pinned: {error}");
+    }
 }
 
 /// Pin the calling thread.

@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::channel::oneshot;
 use futures::task::{FutureObj, Spawn, SpawnError};
 use tor_rtcompat::tls::RustlsProvider;
 use tor_rtcompat::unimpl::{FakeListener, FakeStream};
@@ -28,9 +29,11 @@ use tor_rtcompat::{
     UnixListenOptions,
 };
 
+use super::blocking;
 use super::core::{SpawnKind, current_core, current_group, tls};
 use super::executor;
 use super::link_stream::LinkStream;
+use super::time::{self, Sleep};
 
 /// The runtime of the calling core.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,10 +80,10 @@ impl Spawn for CoreRuntime {
 }
 
 impl SleepProvider for CoreRuntime {
-    type SleepFuture = tokio::time::Sleep;
+    type SleepFuture = Sleep;
 
     fn sleep(&self, duration: Duration) -> Self::SleepFuture {
-        tokio::time::sleep(duration)
+        time::sleep(duration)
     }
 }
 
@@ -90,17 +93,19 @@ impl CoarseTimeProvider for CoreRuntime {
     }
 }
 
-/// The answer of a blocking job.
-pub struct ThreadHandle<T>(tokio::task::JoinHandle<T>);
+/// The answer of a blocking job, or the panic that it ended with.
+pub struct ThreadHandle<T>(oneshot::Receiver<std::thread::Result<T>>);
 
 impl<T> Future for ThreadHandle<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         match std::task::ready!(Pin::new(&mut self.0).poll(cx)) {
-            Ok(answer) => Poll::Ready(answer),
+            Ok(Ok(answer)) => Poll::Ready(answer),
             // As the trait asks: a panic of the job goes on in whoever waits for it.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // No thread could be started.
+            Err(oneshot::Canceled) => panic!("no thread for a blocking job"),
         }
     }
 }
@@ -113,7 +118,7 @@ impl Blocking for CoreRuntime {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        ThreadHandle(tokio::task::spawn_blocking(job))
+        ThreadHandle(blocking::spawn(job))
     }
 
     fn reenter_block_on<F>(&self, future: F) -> F::Output
@@ -121,7 +126,8 @@ impl Blocking for CoreRuntime {
         F: Future,
         F::Output: Send + 'static,
     {
-        tokio::runtime::Handle::current().block_on(future)
+        // Called on a thread of the pool, which drives nothing itself.
+        futures::executor::block_on(future)
     }
 }
 

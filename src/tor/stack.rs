@@ -35,7 +35,7 @@ use super::config::{ArtiSettings, report};
 use super::partition::Share;
 use super::skew::Skews;
 use crate::limits;
-use crate::runtime::{CoreRuntime, open_links};
+use crate::runtime::{self, CoreRuntime, open_links};
 
 /// Why a Tor stack could not be made or started.
 #[derive(Debug, thiserror::Error)]
@@ -298,7 +298,7 @@ impl TorStack {
             // The link is open: this finds it.
             let open = self.managers.chanmgr.get_or_launch(&relay, ChannelUsage::UserTraffic);
             let wait = Duration::from_millis(limits::CLOCK_SKEW_ASK_MS_MAX);
-            match tokio::time::timeout(wait, open).await {
+            match runtime::timeout(wait, open).await {
                 Ok(Ok((channel, _))) => self.skews.note(link.number, channel.clock_skew()),
                 _ => self.skews.note_silent(link.number),
             }

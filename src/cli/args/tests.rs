@@ -2,7 +2,9 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, DescriptorCommand, EXIT_USAGE, Io, KeyArgs, KeyCommand, exit_code};
+use super::{
+    Cli, Command, DescriptorCommand, EXIT_USAGE, IoChoice, KeyArgs, KeyCommand, exit_code,
+};
 
 fn read(line: &str) -> Result<Cli, (u8, String)> {
     let words = std::iter::once("rustbalance").chain(line.split_whitespace());
@@ -21,7 +23,7 @@ fn run_takes_backends_or_a_file_or_the_built_in_page() {
     let Ok(Cli { command: Command::Run(run) }) = read(line) else { panic!("run is read") };
     let backends: Vec<_> = run.backend.iter().map(ToString::to_string).collect();
     assert_eq!(backends, ["127.0.0.1:8080", "unix:/run/app.sock"]);
-    assert_eq!((run.instances, run.io, run.hello), (Some(4), Io::Epoll, false));
+    assert_eq!((run.instances, run.io, run.hello), (Some(4), IoChoice::Epoll, false));
     assert_eq!(run.overrides().instances, Some(4));
 
     let Ok(Cli { command: Command::Run(run) }) = read("run --hello --state-dir /s") else {
@@ -33,7 +35,7 @@ fn run_takes_backends_or_a_file_or_the_built_in_page() {
     let Ok(Cli { command: Command::Run(run) }) = read("run --config a.toml") else {
         panic!("run --config is read")
     };
-    assert_eq!((run.config, run.io), (Some("a.toml".into()), Io::Auto));
+    assert_eq!((run.config, run.io), (Some("a.toml".into()), IoChoice::Auto));
 }
 
 #[test]
@@ -70,8 +72,7 @@ fn a_wrong_command_line_is_64_and_says_what_to_write() {
         ("run --backend localhost:80", "host name"),
         ("run --backend 8080", "write 127.0.0.1:8080"),
         ("run --hello --instances 0", "1..=256"),
-        ("run --hello --io uring", "not yet supported in this version"),
-        ("run --hello --io kqueue", "write auto or epoll"),
+        ("run --hello --io kqueue", "write auto, uring or epoll"),
         ("check", "--config <FILE>"),
         ("key new", "<FILE>"),
         ("status --config a --socket b", "cannot be used with"),

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Grade, finding};
 use crate::runtime::pinning;
+use crate::runtime::ring::{self, ProbeError};
 
 /// Signs of a running NTP client. Whether the kernel believes its clock, adjtimex(2), cannot be
 /// asked without `unsafe`.
@@ -35,6 +36,7 @@ pub(super) fn findings() -> Vec<Finding> {
         clock(SystemTime::now(), ntp_sign()),
         kernel(&read("/proc/sys/kernel/osrelease")),
         io_uring(
+            &ring::probe(),
             &read("/proc/sys/kernel/osrelease"),
             &read("/proc/sys/kernel/io_uring_disabled"),
             &read("/proc/self/status"),
@@ -105,21 +107,28 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Whether io_uring could be used, as far as the kernel tells without a try.
-fn io_uring(release: &str, disabled: &str, status: &str) -> Finding {
+/// Whether io_uring can be used, and if not, what forbids it as far as the kernel tells.
+fn io_uring(
+    tried: &Result<(), ProbeError>,
+    release: &str,
+    disabled: &str,
+    status: &str,
+) -> Finding {
+    let Err(error) = tried else {
+        return finding(Grade::Ok, "io_uring", "works, each data core runs on one".to_owned());
+    };
     let filtered = status
         .lines()
         .any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"));
     let found = match disabled {
         "2" => "kernel.io_uring_disabled = 2 forbids it",
         "1" => "kernel.io_uring_disabled = 1 leaves it to CAP_SYS_ADMIN and kernel.io_uring_group",
-        _ if version(release).is_none_or(|version| version < (5, 1)) => "this kernel has none",
+        _ if version(release).is_none_or(|version| version < (6, 1)) => "Linux 6.1 is needed",
         _ if filtered => "a seccomp filter (container?) may forbid it",
-        _ => "nothing forbids it",
+        _ => "nothing is known that forbids it",
     };
-    // Nothing to mend: this version does not use it.
-    let text = format!("{found}; this version runs on epoll, a later one uses io_uring");
-    finding(Grade::Ok, "io_uring", text)
+    let text = format!("{error} ({found}): data cores run on epoll");
+    finding(Grade::Warn, "io_uring", text)
 }
 
 /// The CPUs.
@@ -250,12 +259,15 @@ mod tests {
 
     #[test]
     fn what_forbids_io_uring_is_named() {
-        let text = |release, disabled, status| io_uring(release, disabled, status).text;
-        assert!(text("6.6.0", "2", "").starts_with("kernel.io_uring_disabled = 2"));
-        assert!(text("6.6.0", "1", "").starts_with("kernel.io_uring_disabled = 1"));
-        assert!(text("4.19.0", "", "").starts_with("this kernel has none"));
+        let refused = Err(ProbeError::Forbidden);
+        let text = |release, disabled, status| io_uring(&refused, release, disabled, status).text;
+        assert!(text("6.6.0", "2", "").contains("kernel.io_uring_disabled = 2"));
+        assert!(text("6.6.0", "1", "").contains("kernel.io_uring_disabled = 1"));
+        assert!(text("5.19.0", "", "").contains("Linux 6.1 is needed"));
         assert!(text("6.1.0", "", "Name:\tx\nSeccomp:\t2\n").contains("seccomp"));
-        assert!(text("6.1.0", "0", "Seccomp:\t0\nSeccomp_filters:\t2\n").starts_with("nothing"));
+        assert!(text("6.1.0", "0", "Seccomp:\t0\nSeccomp_filters:\t2\n").contains("nothing is"));
+        assert_eq!(io_uring(&refused, "6.1.0", "0", "").grade, Grade::Warn);
+        assert_eq!(io_uring(&Ok(()), "6.1.0", "0", "").grade, Grade::Ok);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let clients = bench.level.pick(4, 60, 400);
+    let clients = bench.level.pick(4, 24, 400);
     bench.interleave(NAME, SATURATED, rounds, subjects, |site, subject| {
         // Both clients have the descriptor already: what is measured is the rendezvous.
         site.warm_up(&subject.onion, site.clients.len())?;
@@ -50,7 +50,7 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
             ("clients_per_second", clients as f64 / cost.seconds),
         ]))
     })?;
-    let (rate, clients) = bench.level.pick((2.0, 4), (8.0, 32), (8.0, 480));
+    let (rate, clients) = bench.level.pick((2.0, 4), (4.0, 16), (8.0, 480));
     bench.interleave(NAME, OPEN_LOOP, rounds, subjects, |site, subject| {
         site.warm_up(&subject.onion, site.clients.len())?;
         let waits = open_loop(rate, clients, |at| {

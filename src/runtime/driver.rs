@@ -1,0 +1,188 @@
+//! What drives a core: an io_uring of its own, or tokio's `current_thread` runtime (epoll).
+//!
+//! ```text
+//!   ring:   run a batch of tasks -> wake due timers -> one io_uring_enter(2), which waits if
+//!           nothing is ready -> wake who has got something -> ...
+//!   epoll:  the executor is a task of tokio's
+//! ```
+//!
+//! The control core is always on tokio, where the admin socket and arti's directory code are at
+//! home; nothing hot runs there. A batch is bounded ([`crate::limits::RUNNER_BATCH_TASKS`]), so
+//! that sockets, timers and other cores have their turn however busy the tasks are.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use super::executor::{self, Executor, RunQueue};
+use super::ring::{self, Ring};
+use super::timers::{self, Timers};
+use crate::limits;
+
+/// What drives the sockets of data cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// An io_uring for each core.
+    Uring,
+    /// epoll, by tokio.
+    Epoll,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoChoice {
+    /// io_uring if it can be used here, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Decide what drives the data cores. Says so in the log when it is not what is best.
+///
+/// # Errors
+/// When io_uring is asked for and cannot be used.
+pub fn choose(choice: IoChoice) -> Result<Io, ring::ProbeError> {
+    match choice {
+        IoChoice::Epoll => Ok(Io::Epoll),
+        IoChoice::Uring => ring::probe().map(|()| Io::Uring),
+        IoChoice::Auto => Ok(match ring::probe() {
+            Ok(()) => Io::Uring,
+            Err(error) => {
+                tracing::info!("{error}: data cores run on epoll");
+                Io::Epoll
+            }
+        }),
+    }
+}
+
+impl std::fmt::Display for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Io::Uring => "uring",
+            Io::Epoll => "epoll",
+        })
+    }
+}
+
+/// The driver of one core: sockets and timers, and the executor above them.
+pub struct Driver(Kind);
+
+/// See [`Io`].
+enum Kind {
+    /// tokio's.
+    Tokio(tokio::runtime::Runtime),
+    /// Ours.
+    Ring(Box<Ring>),
+}
+
+impl Driver {
+    /// Make a driver for the control core, on the core's own thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses the descriptors that the driver needs.
+    pub fn new() -> io::Result<Driver> {
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(limits::BLOCKING_THREADS_MAX)
+            // One "task" is a batch of the executor's.
+            .event_interval(1)
+            .build()?;
+        Ok(Driver(Kind::Tokio(tokio)))
+    }
+
+    /// Make a driver for a data core, on the core's own thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses the descriptors or the memory that the driver needs.
+    pub fn for_data_core(io: Io) -> io::Result<Driver> {
+        match io {
+            Io::Uring => Ok(Driver(Kind::Ring(Box::new(Ring::new()?)))),
+            Io::Epoll => Driver::new(),
+        }
+    }
+
+    /// Run `main` to its end, and whatever is spawned for as long as that takes. All tasks are
+    /// dropped when this returns; blocking jobs are not waited for.
+    ///
+    /// # Panics
+    /// When the kernel takes no submissions any more: the core cannot go on.
+    pub fn block_on<F: Future>(self, main: F) -> F::Output {
+        match self.0 {
+            Kind::Tokio(tokio) => {
+                let output = tokio.block_on(async {
+                    let _executor = Executor::start();
+                    main.await
+                });
+                tokio.shutdown_background();
+                output
+            }
+            Kind::Ring(ring) => block_on_ring(*ring, main),
+        }
+    }
+}
+
+/// Wakes the future that a core was made for.
+struct Main {
+    /// Whether it shall be polled.
+    woken: AtomicBool,
+    /// Rung when it is woken from elsewhere.
+    queue: Arc<RunQueue>,
+}
+
+impl Wake for Main {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        self.queue.ring();
+    }
+}
+
+/// See [`Driver::block_on`].
+fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
+    let (office, waker) = (ring.office(), ring.waker());
+    // Dropped in the opposite order: tasks first, then timers, then the ring.
+    let _ring = ring::install(ring);
+    let _timers = Timers::start();
+    let executor = Executor::start_with(waker);
+    let queue = Arc::clone(executor.queue());
+    let woken = Arc::new(Main { woken: AtomicBool::new(true), queue: Arc::clone(&queue) });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut main = std::pin::pin!(main);
+    let mut wake = Vec::new();
+    loop {
+        if woken.woken.swap(false, Ordering::SeqCst)
+            && let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker))
+        {
+            return output;
+        }
+        let idle = executor::tick(&queue);
+        let next = timers::advance(Instant::now(), &mut wake);
+        wake.drain(..).for_each(Waker::wake);
+        let idle = idle && !executor::has_ready() && !woken.woken.load(Ordering::SeqCst);
+        let patience = (idle
+            && executor::park(&queue)
+            && office.fall_asleep()
+            && !woken.woken.load(Ordering::SeqCst))
+        .then(|| next.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT));
+        let turned = ring::turn(patience, &mut wake);
+        executor::unpark(&queue);
+        office.wake_up();
+        if let Err(error) = turned {
+            // The core is restarted with a new ring.
+            panic!("io_uring_enter: {error}");
+        }
+    }
+}
+
+/// A core that has nothing to do looks around all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);

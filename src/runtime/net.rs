@@ -1,0 +1,155 @@
+//! Connections to backends, on whichever driver the calling core has.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockAddr;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{tcp, unix};
+
+use super::ring;
+
+/// A connection. Polled on the core that made it.
+#[derive(Debug)]
+pub enum Stream {
+    /// On a ring, over whatever.
+    Ring(ring::Socket),
+    /// On tokio, over TCP.
+    Tcp(tokio::net::TcpStream),
+    /// On tokio, to a unix socket.
+    Unix(tokio::net::UnixStream),
+}
+
+/// Connect over TCP.
+///
+/// # Errors
+/// What `connect(2)` says, and `ECONNREFUSED` for a connection with itself: where nobody listens, a
+/// port among those that the kernel gives out by itself may answer itself (TCP's simultaneous
+/// open).
+pub async fn connect_tcp(peer: SocketAddr) -> io::Result<Stream> {
+    let stream = match ring::current_office() {
+        Some(office) => Stream::Ring(ring::connect(office, SockAddr::from(peer)).await?),
+        None => Stream::Tcp(tokio::net::TcpStream::connect(peer).await?),
+    };
+    let socket = stream.socket();
+    if socket.local_addr()?.as_socket() == Some(peer) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    // Whoever writes here batches; what is written shall leave now.
+    socket.set_tcp_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connect to a unix socket.
+///
+/// # Errors
+/// What `connect(2)` says: `EAGAIN` when the listener's queue is full.
+pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
+    match ring::current_office() {
+        Some(office) => Ok(Stream::Ring(ring::connect(office, SockAddr::unix(path)?).await?)),
+        None => Ok(Stream::Unix(tokio::net::UnixStream::connect(path).await?)),
+    }
+}
+
+impl Stream {
+    /// For what needs no driver.
+    fn socket(&self) -> socket2::SockRef<'_> {
+        match self {
+            Stream::Ring(socket) => socket2::SockRef::from(socket),
+            Stream::Tcp(socket) => socket2::SockRef::from(socket),
+            Stream::Unix(socket) => socket2::SockRef::from(socket),
+        }
+    }
+
+    /// Both directions apart. The connection closes with the second.
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        match self {
+            Stream::Ring(socket) => {
+                let socket = Arc::new(socket);
+                (ReadHalf::Ring(Arc::clone(&socket)), WriteHalf::Ring(socket))
+            }
+            Stream::Tcp(socket) => {
+                let (read, write) = socket.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Stream::Unix(socket) => {
+                let (read, write) = socket.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        }
+    }
+}
+
+/// What the other side sends.
+#[derive(Debug)]
+pub enum ReadHalf {
+    /// On a ring.
+    Ring(Arc<ring::Socket>),
+    /// On tokio, over TCP.
+    Tcp(tcp::OwnedReadHalf),
+    /// On tokio, from a unix socket.
+    Unix(unix::OwnedReadHalf),
+}
+
+/// What the other side gets.
+#[derive(Debug)]
+pub enum WriteHalf {
+    /// On a ring.
+    Ring(Arc<ring::Socket>),
+    /// On tokio, over TCP.
+    Tcp(tcp::OwnedWriteHalf),
+    /// On tokio, to a unix socket.
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            ReadHalf::Ring(socket) => {
+                let received = ready!(socket.poll_receive(cx, room.initialize_unfilled()))?;
+                room.advance(received);
+                Poll::Ready(Ok(()))
+            }
+            ReadHalf::Tcp(socket) => Pin::new(socket).poll_read(cx, room),
+            ReadHalf::Unix(socket) => Pin::new(socket).poll_read(cx, room),
+        }
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            WriteHalf::Ring(socket) => socket.poll_send(cx, &[io::IoSlice::new(bytes)]),
+            WriteHalf::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            WriteHalf::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            WriteHalf::Ring(socket) => socket.poll_sent(cx),
+            WriteHalf::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            WriteHalf::Unix(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            WriteHalf::Ring(socket) => socket.poll_shutdown(cx),
+            WriteHalf::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            WriteHalf::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! One io_uring: the driver of a data core.
+//!
+//! ```text
+//!   sockets, on any thread --errand--> [office] --.
+//!   sockets, on this thread --errand------------- ring: slots --entries--> kernel
+//!        ^                                          |  ^                      |
+//!        '------------ wakers ----------------------'  '----- completions ----'
+//! ```
+//!
+//! Used by the core's own thread only (`SINGLE_ISSUER`); the kernel does its part when that thread
+//! enters it and asks for completions (`DEFER_TASKRUN`), so nothing interrupts a task. One
+//! `io_uring_enter(2)` submits everything that a batch of tasks has left to do, waits if there is
+//! nothing else to do, and brings all completions.
+//!
+//! **Ownership.** What the kernel uses belongs to an operation in a slot ([`slots`]). A future that
+//! is dropped asks for the operation to be cancelled, and forgets it.
+//!
+//! **The end**, in this order: tasks are dropped, which cancels what they had begun; sends that are
+//! under way get [`crate::limits::RING_END_SENDS_MS`]; everything else is cancelled;
+//! completions are awaited until nothing is in flight, for at most
+//! [`crate::limits::RING_END_MS`]; the ring is closed; its memory is freed. What is then still in
+//! flight keeps its memory for good: a leak, said in the log, rather than a kernel that writes into
+//! freed memory.
+
+mod accept;
+mod buffers;
+mod connect;
+mod op;
+mod probe;
+mod receive;
+mod send;
+mod slots;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+use std::cell::RefCell;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::SegQueue;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{IoUring, Submitter, opcode, squeue, types};
+use socket2::{Domain, SockAddr, Type};
+
+pub use self::accept::Listener;
+pub use self::probe::{ProbeError, probe};
+pub use self::socket::Socket;
+
+use self::accept::Accept;
+use self::buffers::Buffers;
+use self::connect::Connect;
+use self::op::{Completion, Next, Op, Tick};
+use self::receive::Receive;
+use self::send::Send;
+use self::slots::{Key, Slots};
+use self::wake::{Bell, Wake};
+use crate::limits;
+
+/// Something that only the ring's own thread can do.
+#[derive(Debug)]
+enum Errand {
+    /// Receive for a socket, unless it does.
+    Receive(Arc<socket::Shared>),
+    /// Send what waits in a socket.
+    Send(Arc<socket::Shared>),
+    /// The socket's handle is gone.
+    Close(Arc<socket::Shared>),
+    /// Connect.
+    Connect(Connect),
+    /// Accept for a listener, unless it does.
+    Accept(Arc<accept::Shared>),
+    /// Cancel an operation.
+    Cancel(Key),
+}
+
+/// What other threads see of a ring.
+#[derive(Debug)]
+pub struct Office {
+    /// Errands from other threads.
+    errands: SegQueue<Errand>,
+    /// Whether the ring's thread waits in the kernel.
+    asleep: AtomicBool,
+    /// Whether the ring has ended.
+    ended: AtomicBool,
+    /// Wakes it.
+    bell: Arc<Bell>,
+}
+
+impl Office {
+    /// Do an errand at once if this is the ring's thread, else have it done there.
+    fn run(self: &Arc<Self>, errand: Errand) {
+        let mut errand = Some(errand);
+        // The ring is busy only while it takes in completions, which runs nobody's code.
+        let _ = RING.try_with(|ring| {
+            let Ok(mut ring) = ring.try_borrow_mut() else { return };
+            if let Some(ring) = &mut *ring
+                && Arc::ptr_eq(&ring.office, self)
+                && let Some(errand) = errand.take()
+            {
+                ring.do_errand(errand);
+            }
+        });
+        let Some(errand) = errand else { return };
+        self.errands.push(errand);
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+            self.bell.ring();
+        }
+        if self.has_ended() {
+            while self.errands.pop().is_some() {}
+        }
+    }
+
+    /// Whether the ring has ended.
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// From now on whoever leaves an errand wakes the thread. `false` when there is one already.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.errands.is_empty()
+    }
+
+    /// Nobody needs to wake the thread any more.
+    pub(super) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+pub(super) struct Ring {
+    /// The one submitter, so that the registered descriptor is used. Borrows `uring`.
+    submitter: ManuallyDrop<Submitter<'static>>,
+    /// The queues; from a `Box`, freed in `drop`.
+    uring: NonNull<IoUring>,
+    /// What is in flight.
+    slots: Slots<Op>,
+    /// Entries that are to be submitted.
+    entries: std::collections::VecDeque<squeue::Entry>,
+    /// Sockets that have something to send.
+    dirty: Vec<Arc<socket::Shared>>,
+    /// Where the kernel receives.
+    buffers: ManuallyDrop<Buffers>,
+    /// Vectors to be used again.
+    spare: Vec<Vec<u8>>,
+    /// Completions that were taken out of the queue; kept for its room.
+    seen: Vec<(u64, Completion)>,
+    /// What completions have asked for; kept for their room.
+    cancel: Vec<Key>,
+    /// See `cancel`.
+    later: Vec<Errand>,
+    /// What other threads see.
+    office: Arc<Office>,
+}
+
+thread_local! {
+    /// The ring of this thread, if it has one.
+    static RING: RefCell<Option<Ring>> = const { RefCell::new(None) };
+}
+
+impl Ring {
+    /// A ring for the calling thread.
+    ///
+    /// # Errors
+    /// What `io_uring_setup(2)` and `io_uring_register(2)` say.
+    pub(super) fn new() -> io::Result<Ring> {
+        let uring = Box::new(set_up(limits::RING_ENTRIES)?);
+        let mut buffers = Buffers::new()?;
+        let bell = Bell::new()?;
+        let uring = NonNull::from(Box::leak(uring));
+        // SAFETY: from a box that was just leaked; freed in `drop`, after the submitter's last use.
+        let mut submitter = unsafe { uring.as_ref() }.submitter();
+        // A failure of either is not one of memory: the ring just serves without.
+        let _ = submitter.register_ring_fd();
+        let registered = buffers.register(&submitter);
+        let office = Office {
+            errands: SegQueue::new(),
+            asleep: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            bell: Arc::clone(&bell),
+        };
+        let mut ring = Ring {
+            submitter: ManuallyDrop::new(submitter),
+            uring,
+            slots: Slots::default(),
+            entries: std::collections::VecDeque::new(),
+            dirty: Vec::new(),
+            buffers: ManuallyDrop::new(buffers),
+            spare: Vec::new(),
+            seen: Vec::new(),
+            cancel: Vec::new(),
+            later: Vec::new(),
+            office: Arc::new(office),
+        };
+        registered?;
+        ring.start(|_| Some(Op::Wake(Wake::new(&bell))));
+        Ok(ring)
+    }
+
+    /// What other threads see of it.
+    pub(super) fn office(&self) -> Arc<Office> {
+        Arc::clone(&self.office)
+    }
+
+    /// What wakes its thread.
+    pub(super) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.office.bell))
+    }
+
+    /// Begin an operation, which may want to know its key. `None` begins nothing.
+    fn start(&mut self, operation: impl FnOnce(Key) -> Option<Op>) {
+        let key = self.slots.reserve();
+        let Some(mut operation) = operation(key) else { return self.slots.free(key) };
+        self.entries.push_back(operation.entry().user_data(key.user_data()));
+        self.slots.put_back(key, operation);
+    }
+
+    /// Have an operation cancelled. It ends with a completion of its own.
+    fn cancel(&mut self, key: Key) {
+        let entry = opcode::AsyncCancel::new(key.user_data()).build();
+        self.entries.push_back(entry.user_data(Key::NONE));
+    }
+
+    /// See [`Errand`].
+    fn do_errand(&mut self, errand: Errand) {
+        match errand {
+            Errand::Receive(socket) => self.start(|key| {
+                let mut state = socket.state();
+                if state.receiving.is_some() || state.closed || state.end.is_some() {
+                    return None;
+                }
+                state.receiving = Some(key);
+                drop(state);
+                Some(Op::Receive(Receive { socket }))
+            }),
+            Errand::Send(socket) => self.dirty.push(socket),
+            Errand::Close(socket) => {
+                let (receiving, sending) = {
+                    let state = socket.state();
+                    (state.receiving.filter(|_| !state.stopping), state.sending)
+                };
+                for key in receiving.into_iter().chain(sending) {
+                    self.cancel(key);
+                }
+            }
+            Errand::Connect(connect) => {
+                self.start(|key| connect.starts(key).then_some(Op::Connect(connect)));
+            }
+            Errand::Accept(listener) => self.start(|key| {
+                let mut state = listener.state();
+                if state.key.is_some() || state.closed {
+                    return None;
+                }
+                state.key = Some(key);
+                drop(state);
+                Some(Op::Accept(Accept { listener }))
+            }),
+            Errand::Cancel(key) => self.cancel(key),
+        }
+    }
+
+    /// Submit what there is to submit, wait for a completion for at most `patience` (not at all if
+    /// `None`), and take in what has come. Whoever is to be woken is put into `wake`.
+    ///
+    /// # Errors
+    /// When the kernel does not take submissions any more.
+    pub(super) fn turn(
+        &mut self,
+        patience: Option<Duration>,
+        wake: &mut Vec<Waker>,
+    ) -> io::Result<()> {
+        while let Some(errand) = self.office.errands.pop() {
+            self.do_errand(errand);
+        }
+        self.start_sends();
+        while !self.fill_queue() {
+            self.enter(None)?;
+        }
+        self.enter(patience)?;
+        self.take_in(wake);
+        Ok(())
+    }
+
+    /// Begin to send for every socket that has something and does not send.
+    fn start_sends(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for socket in dirty.drain(..) {
+            let spare = self.spare.pop().unwrap_or_default();
+            if let Some(send) = Send::next(&socket, spare) {
+                self.start(|key| {
+                    send.socket().state().sending = Some(key);
+                    Some(Op::Send(send))
+                });
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Move entries to the submission queue. `false` when it is full before all are there.
+    fn fill_queue(&mut self) -> bool {
+        if self.entries.is_empty() {
+            return true;
+        }
+        // SAFETY: this is the only submission queue at this time, on the ring's own thread.
+        let mut queue = unsafe { self.uring.as_ref().submission_shared() };
+        while let Some(entry) = self.entries.front() {
+            // SAFETY: what the entry points to belongs to an operation in a slot, which stays there
+            // until its last completion.
+            if unsafe { queue.push(entry) }.is_err() {
+                return false;
+            }
+            self.entries.pop_front();
+        }
+        true
+    }
+
+    /// Enter the kernel, unless there is no reason to.
+    fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let (idle, waiting) = {
+            // SAFETY: the only ones at this time, on the ring's own thread.
+            let (queue, completions) = unsafe {
+                let uring = self.uring.as_ref();
+                (uring.submission_shared(), uring.completion_shared())
+            };
+            let news = queue.taskrun() || queue.cq_overflow();
+            (queue.is_empty() && !news, !completions.is_empty())
+        };
+        let entered = match patience.filter(|patience| !waiting && !patience.is_zero()) {
+            None if idle => return Ok(()),
+            None => self.submitter.submit(),
+            Some(patience) => {
+                let patience = Timespec::from(patience);
+                self.submitter.submit_with_args(1, &SubmitArgs::new().timespec(&patience))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // The time is over; a signal; completions have to be taken in first; memory is
+                // short: what was not submitted is submitted the next time.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Take in all completions.
+    fn take_in(&mut self, wake: &mut Vec<Waker>) {
+        let mut seen = std::mem::take(&mut self.seen);
+        {
+            // SAFETY: the only completion queue at this time, on the ring's own thread.
+            let completions = unsafe { self.uring.as_ref().completion_shared() };
+            seen.extend(completions.map(|entry| (entry.user_data(), Completion::new(&entry))));
+        }
+        for (user_data, completion) in seen.drain(..) {
+            if user_data == Key::NONE {
+                continue;
+            }
+            // One of an operation that has ended carries nothing that is ours.
+            let Some((key, operation)) = self.slots.take(user_data) else { continue };
+            let mut tick = Tick {
+                buffers: &mut self.buffers,
+                wake,
+                cancel: &mut self.cancel,
+                later: &mut self.later,
+                spare: &mut self.spare,
+            };
+            match operation.complete(key, completion, &mut tick) {
+                Next::Done => self.slots.free(key),
+                Next::Wait(operation) => self.slots.put_back(key, operation),
+                Next::Again(mut operation) => {
+                    self.entries.push_back(operation.entry().user_data(key.user_data()));
+                    self.slots.put_back(key, operation);
+                }
+            }
+        }
+        self.seen = seen;
+        self.buffers.publish();
+        while let Some(key) = self.cancel.pop() {
+            self.cancel(key);
+        }
+        while let Some(errand) = self.later.pop() {
+            self.do_errand(errand);
+        }
+    }
+
+    /// Operations in flight, apart from the bell's.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.len().saturating_sub(1)
+    }
+
+    /// Turn until `done`, or for at most so long.
+    fn turn_until(&mut self, milliseconds: u64, done: impl Fn(&Ring) -> bool) {
+        let deadline = Instant::now() + Duration::from_millis(milliseconds);
+        let mut wake = Vec::new();
+        while !done(self) && Instant::now() < deadline {
+            if self.turn(Some(Duration::from_millis(10)), &mut wake).is_err() {
+                return;
+            }
+            wake.drain(..).for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.turn_until(limits::RING_END_SENDS_MS, |ring| {
+            ring.dirty.is_empty() && !ring.slots.iter().any(Op::is_worth_waiting_for)
+        });
+        self.office.ended.store(true, Ordering::Release);
+        let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+        self.entries.push_back(all.user_data(Key::NONE));
+        self.turn_until(limits::RING_END_MS, |ring| ring.slots.len() == 0);
+        while self.office.errands.pop().is_some() {}
+        // SAFETY: never used again.
+        unsafe { ManuallyDrop::drop(&mut self.submitter) };
+        // SAFETY: from the box in `new`; the submitter, which borrowed it, is gone.
+        drop(unsafe { Box::from_raw(self.uring.as_ptr()) });
+        if self.slots.len() == 0 {
+            // SAFETY: never used again, and nothing is in flight that the kernel would write there.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        } else {
+            tracing::warn!("{} operations did not end: their memory is kept", self.slots.len());
+            let slots = std::mem::take(&mut self.slots);
+            let _ = ManuallyDrop::new(slots);
+        }
+    }
+}
+
+/// Make a ring with everything that the kernel offers of what this module asks for.
+fn set_up(entries: u32) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(entries * 4)
+        .dontfork();
+    // Known from Linux 6.6 on.
+    let without_array = builder.clone().setup_no_sqarray().build(entries);
+    without_array.or_else(|_| builder.build(entries))
+}
+
+/// The ring of the calling thread, for as long as this lives.
+pub(super) struct Installed(());
+
+/// Make `ring` the calling thread's.
+pub(super) fn install(ring: Ring) -> Installed {
+    RING.with_borrow_mut(|place| *place = Some(ring));
+    Installed(())
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        // Taken out first: what its end wakes may look for the thread's ring.
+        let ring = RING.with_borrow_mut(Option::take);
+        drop(ring);
+    }
+}
+
+/// [`Ring::turn`] on the thread's ring; then wakes whom it has to.
+///
+/// # Errors
+/// See there.
+pub(super) fn turn(patience: Option<Duration>, wake: &mut Vec<Waker>) -> io::Result<()> {
+    RING.with_borrow_mut(|ring| match ring {
+        Some(ring) => ring.turn(patience, wake),
+        None => Err(io::ErrorKind::NotConnected.into()),
+    })?;
+    wake.drain(..).for_each(Waker::wake);
+    Ok(())
+}
+
+/// The office of the thread's ring, if it has one.
+pub(super) fn current_office() -> Option<Arc<Office>> {
+    RING.try_with(|ring| ring.try_borrow().ok()?.as_ref().map(Ring::office)).ok().flatten()
+}
+
+/// Connect over TCP or to a unix socket, on the calling thread's ring.
+///
+/// # Errors
+/// What `socket(2)` and `connect(2)` say.
+pub(super) async fn connect(office: Arc<Office>, peer: SockAddr) -> io::Result<Socket> {
+    let socket = socket2::Socket::new(Domain::from(i32::from(peer.family())), Type::STREAM, None)?;
+    connect::connect(&office, OwnedFd::from(socket), peer).await
+}
+
+/// Take over a connected socket, in whatever mode it is.
+///
+/// # Errors
+/// What `fcntl(2)` says.
+pub(super) fn adopt(office: Arc<Office>, socket: OwnedFd) -> io::Result<Socket> {
+    socket2::SockRef::from(&socket).set_nonblocking(false)?;
+    Ok(Socket::new(socket, office))
+}

@@ -1,0 +1,129 @@
+//! Memory that the kernel receives into: a ring of provided buffers, shared by all sockets of a
+//! core.
+//!
+//! ```text
+//!   we:      provide(0) provide(1) ...          take(1) copies out and provides it again
+//!   kernel:       '--> picks the next one for whichever socket has data --'
+//! ```
+//!
+//! No buffer stays away: what was received is copied to the socket's own bytes as soon as its
+//! completion is seen, and the buffer goes back. So a socket that nobody reads holds none, and
+//! cannot starve another. The copy costs a few hundredths of a nanosecond a byte; the cap on what a
+//! socket may hold is in bytes (`receive.rs`).
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use crate::limits;
+
+/// The number under which a core's only ring of buffers is registered.
+pub(super) const GROUP: u16 = 0;
+
+/// How many there are: a power of two, as the kernel asks.
+const COUNT: u16 = limits::RING_BUFFERS;
+
+/// Entries and buffers in one piece of memory, page-aligned, as the kernel asks.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// [`COUNT`] entries, then [`COUNT`] buffers of [`limits::RING_BUFFER_BYTES`].
+    memory: NonNull<u8>,
+    /// How it was allocated.
+    layout: std::alloc::Layout,
+    /// Entries written so far, as the kernel counts them.
+    tail: u16,
+    /// Whether the kernel knows of it.
+    registered: bool,
+}
+
+/// Bytes before the first buffer.
+const ENTRIES_BYTES: usize = COUNT as usize * size_of::<BufRingEntry>();
+
+impl Buffers {
+    /// Buffers that the kernel does not know of yet.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn new() -> io::Result<Buffers> {
+        const PAGE: usize = 4096;
+        let bytes = ENTRIES_BYTES + usize::from(COUNT) * limits::RING_BUFFER_BYTES;
+        let layout = std::alloc::Layout::from_size_align(bytes, PAGE).map_err(io::Error::other)?;
+        // SAFETY: the layout has a size above zero.
+        let memory = unsafe { std::alloc::alloc_zeroed(layout) };
+        let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Buffers { memory, layout, tail: 0, registered: false })
+    }
+
+    /// Tell the kernel, and provide them all.
+    ///
+    /// # Errors
+    /// What `io_uring_register(2)` says.
+    pub(super) fn register(&mut self, submitter: &Submitter<'_>) -> io::Result<()> {
+        let address = self.memory.as_ptr() as u64;
+        // SAFETY: the memory is page-aligned, holds COUNT entries, and lives until `Ring` has
+        // unregistered it by closing its descriptor (the order of its fields' drop).
+        unsafe { submitter.register_buf_ring_with_flags(address, COUNT, GROUP, 0)? };
+        self.registered = true;
+        for number in 0..COUNT {
+            self.provide(number);
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Where buffer `number` begins.
+    fn start(&self, number: u16) -> *mut u8 {
+        let offset = ENTRIES_BYTES + usize::from(number) * limits::RING_BUFFER_BYTES;
+        // SAFETY: `number` is below COUNT (asserted by both callers' callers), so the offset lies
+        // within the allocation.
+        unsafe { self.memory.as_ptr().add(offset) }
+    }
+
+    /// Write an entry for buffer `number`; the kernel sees it after [`Buffers::publish`].
+    fn provide(&mut self, number: u16) {
+        assert!(number < COUNT, "the kernel names buffers that it was given");
+        let place = usize::from(self.tail & (COUNT - 1));
+        let start = self.start(number) as u64;
+        // SAFETY: `place` is below COUNT, the entries are at the start of the allocation, and the
+        // kernel reads an entry only once the tail is past it.
+        let entry = unsafe { &mut *self.memory.as_ptr().cast::<BufRingEntry>().add(place) };
+        entry.set_addr(start);
+        entry.set_len(limits::RING_BUFFER_BYTES as u32);
+        entry.set_bid(number);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Show the kernel the entries that were written.
+    pub(super) fn publish(&self) {
+        // SAFETY: the pointer is to the first entry of a ring that lives; the field that the tail
+        // overlays is 16 bits wide and aligned, and only written here, by the one thread that owns
+        // the ring, while the kernel reads it.
+        let tail = unsafe {
+            let tail = BufRingEntry::tail(self.memory.as_ptr().cast::<BufRingEntry>());
+            &*tail.cast::<AtomicU16>()
+        };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// Copy what was received into buffer `number` to the end of `bytes`, and give the buffer back.
+    /// The kernel sees it after [`Buffers::publish`].
+    pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Vec<u8>) {
+        assert!(number < COUNT && length <= limits::RING_BUFFER_BYTES, "as the kernel was told");
+        // SAFETY: a completion has named the buffer, so the kernel has written `length` bytes there
+        // and will not touch it again before it is provided anew.
+        let received = unsafe { std::slice::from_raw_parts(self.start(number), length) };
+        bytes.extend_from_slice(received);
+        self.provide(number);
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout; nothing is in flight any more, or `Ring` would have
+        // leaked this value instead of dropping it.
+        unsafe { std::alloc::dealloc(self.memory.as_ptr(), self.layout) };
+    }
+}

@@ -1,0 +1,89 @@
+//! Send: one operation for a socket at a time, with everything that was written since the last.
+//!
+//! The operation owns the bytes; what the kernel did not take of them goes out again. Plain sends:
+//! `SEND_ZC` waits for the peer's acknowledgement and pays only above tens of kilobytes on real
+//! network cards (ADR 0009).
+
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use super::op::{Completion, Next, Op, Tick};
+use super::socket::Shared;
+use crate::limits;
+
+/// The operation.
+#[derive(Debug)]
+pub(super) struct Send {
+    /// For whom.
+    socket: Arc<Shared>,
+    /// What is sent. Not touched while it is in flight.
+    bytes: Vec<u8>,
+    /// How much of it the kernel has taken.
+    sent: usize,
+}
+
+impl Send {
+    /// Send what waits in the socket, if anything may be.
+    pub(super) fn next(socket: &Arc<Shared>, spare: Vec<u8>) -> Option<Send> {
+        let mut state = socket.state();
+        state.dirty = false;
+        if state.closed || state.outgoing.is_empty() || state.send_failed.is_some() {
+            return None;
+        }
+        let bytes = std::mem::replace(&mut state.outgoing, spare);
+        drop(state);
+        Some(Send { socket: Arc::clone(socket), bytes, sent: 0 })
+    }
+
+    /// For the submission queue.
+    pub(super) fn entry(&self) -> squeue::Entry {
+        let rest = &self.bytes[self.sent..];
+        let length = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        opcode::Send::new(types::Fd(self.socket.fd()), rest.as_ptr(), length)
+            .flags(libc::MSG_NOSIGNAL)
+            .build()
+    }
+
+    /// Whose it is.
+    pub(super) fn socket(&self) -> &Arc<Shared> {
+        &self.socket
+    }
+
+    /// The kernel has taken some bytes, or will take none.
+    pub(super) fn complete(mut self, completion: Completion, tick: &mut Tick<'_>) -> Next {
+        match completion.result {
+            Ok(length) => self.sent += length as usize,
+            Err(libc::EINTR | libc::EAGAIN) => {}
+            Err(number) => {
+                let mut state = self.socket.state();
+                (state.sending, state.send_failed) = (None, Some(number));
+                state.outgoing = Vec::new();
+                tick.wake.extend(state.writer.take());
+                return Next::Done;
+            }
+        }
+        if self.sent < self.bytes.len() {
+            if !self.socket.state().closed {
+                return Next::Again(Op::Send(self));
+            }
+            self.socket.state().sending = None;
+            return Next::Done;
+        }
+        self.bytes.clear();
+        self.sent = 0;
+        let mut state = self.socket.state();
+        tick.wake.extend(state.writer.take());
+        if state.closed || state.outgoing.is_empty() {
+            state.sending = None;
+            drop(state);
+            if tick.spare.len() < limits::RING_SPARE_VECTORS_MAX {
+                tick.spare.push(self.bytes);
+            }
+            return Next::Done;
+        }
+        std::mem::swap(&mut self.bytes, &mut state.outgoing);
+        drop(state);
+        Next::Again(Op::Send(self))
+    }
+}

@@ -1,0 +1,304 @@
+//! Sockets of a ring against the standard library's.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
+use super::{Listener, Socket};
+use crate::limits;
+use crate::runtime::{Driver, Io, sleep, spawn, timeout};
+
+/// Run on a ring.
+fn on_ring<F: Future>(main: F) -> F::Output {
+    Driver::for_data_core(Io::Uring).expect("this kernel has io_uring").block_on(main)
+}
+
+/// A socket of the calling thread's ring, and the other end.
+fn pair() -> (Socket, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("there are descriptors");
+    let office = super::current_office().expect("a ring is here");
+    (super::adopt(office, ours.into()).expect("it can be taken over"), theirs)
+}
+
+/// Bytes that look random.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    SmallRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Operations in flight on the calling thread's ring.
+fn in_flight() -> usize {
+    super::RING.with_borrow(|ring| ring.as_ref().map_or(0, super::Ring::in_flight))
+}
+
+/// Wait until nothing is in flight.
+async fn nothing_in_flight() {
+    let idle = async {
+        while in_flight() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), idle).await.expect("operations end with their sockets");
+}
+
+#[test]
+fn this_kernel_is_good_enough() {
+    super::probe().expect("the tests need Linux 6.1 with io_uring");
+}
+
+#[test]
+fn bytes_arrive_both_ways_at_once() {
+    on_ring(async {
+        let (ours, theirs) = pair();
+        let sent = noise(1, 3_000_000);
+        let expected = sent.clone();
+        let echo = std::thread::spawn(move || {
+            let mut theirs = theirs;
+            let mut buffer = vec![0; 70_000];
+            loop {
+                match theirs.read(&mut buffer).expect("it is connected") {
+                    0 => return,
+                    length => theirs.write_all(&buffer[..length]).expect("it is connected"),
+                }
+            }
+        });
+        let (mut read, mut write) = ours.split();
+        let mut received = Vec::new();
+        let (written, _) = futures::join!(
+            async {
+                write.write_all(&sent).await?;
+                write.close().await
+            },
+            async { read.read_to_end(&mut received).await.expect("it ends in good order") }
+        );
+        written.expect("it is written");
+        assert!(received == expected, "{} bytes of {}", received.len(), expected.len());
+        echo.join().expect("it does not panic");
+        drop((read, write));
+        nothing_in_flight().await;
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_stops_the_sender_and_starves_nobody() {
+    on_ring(async {
+        let (slow, mut flood) = pair();
+        flood.set_nonblocking(true).expect("it can be");
+        let mut sent = 0_usize;
+        let mut stuck_for = 0;
+        // Let it begin to receive, and then never take anything.
+        let mut first = [0; 1];
+        flood.write_all(b"x").expect("there is room");
+        (&mut &slow).read_exact_one(&mut first).await;
+        while stuck_for < 50 {
+            match flood.write(&[7; 65_536]) {
+                Ok(length) => (sent, stuck_for) = (sent + length, 0),
+                Err(_) => stuck_for += 1,
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        let bound = limits::SOCKET_RECEIVED_BYTES_MAX
+            + usize::from(limits::RING_BUFFERS) * limits::RING_BUFFER_BYTES;
+        assert!(sent < bound + 1_000_000, "{sent} bytes were taken");
+        // Others are served meanwhile, and the slow one when it reads again.
+        let (mut other, mut peer) = pair();
+        peer.write_all(b"hello").expect("there is room");
+        let mut hello = [0; 5];
+        other.read_exact(&mut hello).await.expect("it arrives");
+        drop(flood);
+        let mut slow = slow;
+        let mut rest = Vec::new();
+        slow.read_to_end(&mut rest).await.expect("all of it arrives");
+        assert_eq!(rest.len(), sent);
+        drop((slow, other));
+        nothing_in_flight().await;
+    });
+}
+
+/// Reads a byte through a reference.
+trait ReadOne {
+    /// One byte.
+    async fn read_exact_one(&mut self, byte: &mut [u8; 1]);
+}
+
+impl ReadOne for &Socket {
+    async fn read_exact_one(&mut self, byte: &mut [u8; 1]) {
+        let read = std::future::poll_fn(|cx| self.poll_receive(cx, byte)).await;
+        assert_eq!(read.expect("it is connected"), 1);
+    }
+}
+
+#[test]
+fn connect_accept_and_refusal() {
+    on_ring(async {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let office = super::current_office().expect("a ring is here");
+        let listener = Listener::new(listener.into()).expect("a ring is here");
+        let mut peers = Vec::new();
+        for number in 0..100_u8 {
+            let connect = super::connect(Arc::clone(&office), address.into());
+            let accept = std::future::poll_fn(|cx| listener.poll_accept(cx));
+            let (near, far) = futures::join!(connect, accept);
+            let (mut near, mut far) = (near.expect("it connects"), far.expect("it is accepted"));
+            near.write_all(&[number]).await.expect("it is connected");
+            let mut byte = [0];
+            far.read_exact(&mut byte).await.expect("it is connected");
+            assert_eq!(byte, [number]);
+            peers.push((near, far));
+        }
+        drop((peers, listener));
+        nothing_in_flight().await;
+        let refused = super::connect(office, address.into()).await.expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn what_is_dropped_is_cancelled_and_its_descriptor_closed() {
+    on_ring(async {
+        let mut peers = Vec::new();
+        for round in 0..200 {
+            let (mut ours, theirs) = pair();
+            let number = ours.as_fd().as_raw_fd();
+            let mut byte = [0];
+            // In flight: a receive, and in every other round a send that cannot end.
+            let read = timeout(Duration::from_millis(1), ours.read(&mut byte)).await;
+            assert!(read.is_err(), "nobody sends");
+            if round % 2 == 0 {
+                let flood = async { while ours.write_all(&[1; 65_536]).await.is_ok() {} };
+                assert!(timeout(Duration::from_millis(1), flood).await.is_err());
+            }
+            drop(ours);
+            peers.push((number, theirs));
+        }
+        nothing_in_flight().await;
+        for (_, mut peer) in peers {
+            peer.set_read_timeout(Some(Duration::from_secs(1))).expect("it can be set");
+            let mut all = Vec::new();
+            let ended = peer.read_to_end(&mut all);
+            assert!(ended.is_ok(), "the peer sees the end: {ended:?}");
+        }
+        // A connect that is given up. (A listener whose queue is full makes it wait.)
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let office = super::current_office().expect("a ring is here");
+        let filling: Vec<TcpStream> = (0..600)
+            .map_while(|_| TcpStream::connect_timeout(&address, Duration::from_millis(20)).ok())
+            .collect();
+        let connect = super::connect(office, address.into());
+        let gave_up = timeout(Duration::from_millis(20), connect).await;
+        drop((filling, gave_up));
+        nothing_in_flight().await;
+    });
+}
+
+#[test]
+fn a_socket_is_polled_and_dropped_on_other_threads() {
+    on_ring(async {
+        let (ours, theirs) = pair();
+        let echo = std::thread::spawn(move || {
+            let mut theirs = theirs;
+            std::io::copy(&mut theirs.try_clone().expect("a descriptor"), &mut theirs)
+        });
+        let (done, wait) = futures::channel::oneshot::channel();
+        let elsewhere = std::thread::spawn(move || {
+            let mut ours = ours;
+            let sent = noise(5, 400_000);
+            let received = futures::executor::block_on(async {
+                let mut received = vec![0; sent.len()];
+                for (from, to) in sent.chunks(20_000).zip(received.chunks_mut(20_000)) {
+                    ours.write_all(from).await.expect("it is connected");
+                    ours.read_exact(to).await.expect("it is connected");
+                }
+                received
+            });
+            assert!(received == sent);
+            drop(ours);
+            let _ = done.send(());
+        });
+        wait.await.expect("the other thread does not panic");
+        elsewhere.join().expect("it does not panic");
+        nothing_in_flight().await;
+        echo.join().expect("it does not panic").expect("it ends in good order");
+    });
+}
+
+#[test]
+fn a_ring_that_ends_leaves_nothing() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").expect("proc is there").count();
+    let count = std::thread::spawn(move || {
+        let mut counts = Vec::new();
+        for _ in 0..20 {
+            let peer = on_ring(async {
+                let (ours, theirs) = pair();
+                spawn(async move {
+                    let mut ours = ours;
+                    let _ = ours.write_all(&[1; 1_000_000]).await;
+                    let _ = ours.read(&mut [0; 10]).await;
+                });
+                sleep(Duration::from_millis(5)).await;
+                theirs
+            });
+            drop(peer);
+            counts.push(descriptors());
+        }
+        counts
+    });
+    let counts = count.join().expect("it does not panic");
+    // Other tests of this process open descriptors as well, but each round of a leak would add
+    // some.
+    assert!(counts[19] < counts[2] + 17, "{counts:?}");
+}
+
+#[test]
+fn a_soak_of_many_connections_ends_with_nothing_in_flight() {
+    const CONNECTIONS: u64 = 300;
+    on_ring(async {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let office = super::current_office().expect("a ring is here");
+        let listener = Listener::new(listener.into()).expect("a ring is here");
+        spawn(async move {
+            while let Ok(mut peer) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
+                spawn(async move {
+                    let mut buffer = vec![0; 9_000];
+                    while let Ok(length @ 1..) = peer.read(&mut buffer).await {
+                        if peer.write_all(&buffer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        let clients = (0..CONNECTIONS).map(|seed| {
+            let office = Arc::clone(&office);
+            async move {
+                let mut random = SmallRng::seed_from_u64(seed);
+                let mut socket = super::connect(office, address.into()).await.expect("it connects");
+                for round in 0..random.random_range(1..20) {
+                    let sent = noise(seed << 8 | round, random.random_range(1..60_000));
+                    let (mut read, mut write) = (&mut socket).split();
+                    let mut received = vec![0; sent.len()];
+                    let (written, got) =
+                        futures::join!(write.write_all(&sent), read.read_exact(&mut received));
+                    written.and(got).expect("it is connected");
+                    assert!(received == sent, "seed {seed}, round {round}");
+                }
+                if random.random_range(0..3) == 0 {
+                    // Dropped with bytes on the way in both directions.
+                    let _ = socket.write(&[9; 50_000]).await;
+                }
+            }
+        });
+        futures::future::join_all(clients).await;
+    });
+}

@@ -1,0 +1,88 @@
+//! Sleeping and deadlines, on whichever driver the calling core has.
+//!
+//! Called by every area instead of a runtime's own functions, so that the same code runs on a data
+//! core's ring, on the control core, and in a test.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::timers::{self, Timer};
+
+/// A future that is ready at a time. It may be polled and dropped on another core than the one that
+/// made it.
+#[derive(Debug)]
+pub struct Sleep(Kind);
+
+/// Who wakes it.
+#[derive(Debug)]
+enum Kind {
+    /// The core's own timers.
+    Core(Timer),
+    /// tokio's.
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+}
+
+/// The time was over first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time is over")]
+pub struct Elapsed;
+
+/// Sleep until `at`.
+pub fn sleep_until(at: Instant) -> Sleep {
+    if timers::are_here() {
+        return Sleep(Kind::Core(Timer::new(at)));
+    }
+    Sleep(Kind::Tokio(Box::pin(tokio::time::sleep_until(at.into()))))
+}
+
+/// Sleep for `duration`.
+pub fn sleep(duration: Duration) -> Sleep {
+    // Longer than anybody runs this; `Instant` ends somewhere.
+    const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    sleep_until(Instant::now() + duration.min(YEARS))
+}
+
+impl Sleep {
+    /// Be ready at another time.
+    pub fn reset(&mut self, at: Instant) {
+        match &mut self.0 {
+            Kind::Core(timer) => timer.reset(at),
+            Kind::Tokio(sleep) => sleep.as_mut().reset(at.into()),
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Kind::Core(timer) = &self.0
+            && !timers::are_here()
+        {
+            // It has come to a core without timers of ours.
+            let at = timer.at();
+            self.0 = Kind::Tokio(Box::pin(tokio::time::sleep_until(at.into())));
+        }
+        match &mut self.0 {
+            Kind::Core(timer) => Pin::new(timer).poll(cx),
+            Kind::Tokio(sleep) => sleep.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Wait for `future`, for at most `duration`.
+///
+/// # Errors
+/// [`Elapsed`] when the time is over first; the future is dropped then.
+pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = std::pin::pin!(future);
+    let mut sleep = sleep(duration);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
+}
