@@ -11,6 +11,8 @@
 
 mod control_core;
 mod data_core;
+#[cfg(feature = "fault-injection")]
+mod fault;
 pub mod options;
 mod running;
 mod start;

@@ -21,6 +21,7 @@ pub mod executor;
 pub mod link_stream;
 pub mod mailbox;
 pub mod net;
+mod park;
 pub mod pinning;
 pub mod ring;
 pub mod rtcompat;

@@ -55,6 +55,17 @@ enum CoreError {
     StackEnded,
 }
 
+/// Ends with a panic when a test has asked for it; otherwise never.
+async fn fault(core: u16) {
+    #[cfg(feature = "fault-injection")]
+    super::fault::due(core).await;
+    #[cfg(not(feature = "fault-injection"))]
+    {
+        let _ = core;
+        std::future::pending().await
+    }
+}
+
 /// Serves one service's streams on one core.
 #[derive(Clone)]
 struct ServeByPlane {
@@ -135,6 +146,7 @@ impl DataCore {
         let mut order = self.order.clone();
         tokio::select! {
             ended = self.run_instances() => ended?,
+            () = fault(self.number) => {}
             _ = order.wait_for(|order| *order != Order::Serve) => {}
         }
         // The instances' points are closed now. Open circuits are tasks and go on until here:

@@ -142,13 +142,12 @@ impl Wake for Main {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.woken.store(true, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
         self.queue.ring();
     }
 }
 
 /// See [`Driver::block_on`].
-fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
+pub(super) fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
     let (office, waker) = (ring.office(), ring.waker());
     // Dropped in the opposite order: tasks first, then timers, then the ring.
     let _ring = ring::install(ring);

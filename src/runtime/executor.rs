@@ -13,9 +13,7 @@
 //! end of its batch, so that one ring stands for all the cells of the batch, which then leave in
 //! one write.
 //!
-//! **Parking.** The runner says that it parks, then looks at the remote queue once more; whoever
-//! wakes from elsewhere pushes, then looks whether the runner is parked. Both put a sequentially
-//! consistent fence between the two steps, so at least one of them sees the other.
+//! **Parking.** See [`super::park`].
 //!
 //! **Fairness.** A batch ends after [`limits::RUNNER_BATCH_TASKS`] tasks, or earlier when tokio's
 //! cooperative budget is used up: then the driver looks for events, and the batch goes on.
@@ -36,6 +34,7 @@ use async_task::Runnable;
 use crossbeam_queue::SegQueue;
 use slab::Slab;
 
+use super::park::Parking;
 use crate::limits;
 
 /// What other threads see of a core's executor.
@@ -45,7 +44,7 @@ pub(super) struct RunQueue {
     /// number of tasks.
     remote: SegQueue<Runnable>,
     /// Whether the runner waits for a ring.
-    parked: AtomicBool,
+    parking: Parking,
     /// Whether the core has ended: nothing that is pushed will run.
     ended: AtomicBool,
     /// Wakes the runner; set when it first runs.
@@ -160,7 +159,6 @@ impl RunQueue {
             pushed = true;
         }
         if !matches!(later, Ok(true)) {
-            fence(Ordering::SeqCst);
             self.ring();
         }
         if pushed {
@@ -179,8 +177,7 @@ impl RunQueue {
 
     /// Wake the runner if it is parked.
     pub(super) fn ring(&self) {
-        if self.parked.load(Ordering::Relaxed)
-            && self.parked.swap(false, Ordering::AcqRel)
+        if self.parking.must_be_woken()
             && let Some(runner) = self.runner.get()
         {
             runner.wake_by_ref();
@@ -233,7 +230,7 @@ impl Future for Runner {
 
 /// Run a batch of tasks. Says whether none is ready any more.
 pub(super) fn tick(queue: &RunQueue) -> bool {
-    queue.parked.store(false, Ordering::Relaxed);
+    queue.parking.wake_up();
     take_remote(queue);
     begin_batch();
     let idle = run_batch(queue);
@@ -243,14 +240,13 @@ pub(super) fn tick(queue: &RunQueue) -> bool {
 
 /// From now on whoever gives this core something to do rings it. `false` when somebody has already.
 pub(super) fn park(queue: &RunQueue) -> bool {
-    queue.parked.store(true, Ordering::Relaxed);
-    fence(Ordering::SeqCst);
+    queue.parking.fall_asleep();
     queue.remote.is_empty()
 }
 
 /// Nobody has to ring any more.
 pub(super) fn unpark(queue: &RunQueue) {
-    queue.parked.store(false, Ordering::Relaxed);
+    queue.parking.wake_up();
 }
 
 /// Run tasks until the batch is full or none is ready; says which.
@@ -288,7 +284,6 @@ fn end_batch() {
     if to_ring.is_empty() {
         return;
     }
-    fence(Ordering::SeqCst);
     for queue in to_ring.drain(..) {
         queue.ring();
     }

@@ -91,7 +91,7 @@ impl LinkStream {
         let Some(Socket::Tokio(socket, _)) = self.socket.take() else { return Ok(()) };
         let socket = socket.into_std()?;
         self.socket = Some(match ring::current_office() {
-            Some(office) => Socket::Ring(ring::adopt(office, socket.into())?),
+            Some(_) => Socket::Ring(ring::Socket::adopt(socket.into())?),
             None => Socket::Tokio(TcpStream::from_std(socket)?, here),
         });
         if let (Some(record), Some(core)) = (&self.record, here) {

@@ -25,6 +25,8 @@
 mod accept;
 mod buffers;
 mod connect;
+#[cfg(test)]
+mod faults;
 mod op;
 mod probe;
 mod receive;
@@ -41,7 +43,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -62,6 +64,7 @@ use self::receive::Receive;
 use self::send::Send;
 use self::slots::{Key, Slots};
 use self::wake::{Bell, Wake};
+use super::park::Parking;
 use crate::limits;
 
 /// Something that only the ring's own thread can do.
@@ -87,7 +90,7 @@ pub struct Office {
     /// Errands from other threads.
     errands: SegQueue<Errand>,
     /// Whether the ring's thread waits in the kernel.
-    asleep: AtomicBool,
+    parking: Parking,
     /// Whether the ring has ended.
     ended: AtomicBool,
     /// Wakes it.
@@ -110,8 +113,7 @@ impl Office {
         });
         let Some(errand) = errand else { return };
         self.errands.push(errand);
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+        if self.parking.must_be_woken() {
             self.bell.ring();
         }
         if self.has_ended() {
@@ -126,14 +128,13 @@ impl Office {
 
     /// From now on whoever leaves an errand wakes the thread. `false` when there is one already.
     pub(super) fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.parking.fall_asleep();
         self.errands.is_empty()
     }
 
     /// Nobody needs to wake the thread any more.
     pub(super) fn wake_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.parking.wake_up();
     }
 }
 
@@ -161,6 +162,9 @@ pub(super) struct Ring {
     later: Vec<Errand>,
     /// What other threads see.
     office: Arc<Office>,
+    /// What goes wrong on purpose.
+    #[cfg(test)]
+    faults: Option<faults::Faults>,
 }
 
 thread_local! {
@@ -174,8 +178,16 @@ impl Ring {
     /// # Errors
     /// What `io_uring_setup(2)` and `io_uring_register(2)` say.
     pub(super) fn new() -> io::Result<Ring> {
-        let uring = Box::new(set_up(limits::RING_ENTRIES)?);
-        let mut buffers = Buffers::new()?;
+        Ring::of_size(limits::RING_ENTRIES, limits::RING_BUFFERS, limits::RING_BUFFER_BYTES)
+    }
+
+    /// One with so many entries, and so many buffers of so many bytes.
+    ///
+    /// # Errors
+    /// See [`Ring::new`].
+    fn of_size(entries: u32, buffers: u16, buffer_bytes: usize) -> io::Result<Ring> {
+        let uring = Box::new(set_up(entries)?);
+        let mut buffers = Buffers::new(buffers, buffer_bytes)?;
         let bell = Bell::new()?;
         let uring = NonNull::from(Box::leak(uring));
         // SAFETY: from a box that was just leaked; freed in `drop`, after the submitter's last use.
@@ -185,7 +197,7 @@ impl Ring {
         let registered = buffers.register(&submitter);
         let office = Office {
             errands: SegQueue::new(),
-            asleep: AtomicBool::new(false),
+            parking: Parking::default(),
             ended: AtomicBool::new(false),
             bell: Arc::clone(&bell),
         };
@@ -201,6 +213,8 @@ impl Ring {
             cancel: Vec::new(),
             later: Vec::new(),
             office: Arc::new(office),
+            #[cfg(test)]
+            faults: None,
         };
         registered?;
         ring.start(|_| Some(Op::Wake(Wake::new(&bell))));
@@ -221,8 +235,19 @@ impl Ring {
     fn start(&mut self, operation: impl FnOnce(Key) -> Option<Op>) {
         let key = self.slots.reserve();
         let Some(mut operation) = operation(key) else { return self.slots.free(key) };
-        self.entries.push_back(operation.entry().user_data(key.user_data()));
+        self.submit(key, &mut operation);
         self.slots.put_back(key, operation);
+    }
+
+    /// Have the kernel do an operation, with the next turn.
+    fn submit(&mut self, key: Key, operation: &mut Op) {
+        #[cfg(test)]
+        if let Some(faults) = &mut self.faults
+            && faults.instead_of(key, operation)
+        {
+            return;
+        }
+        self.entries.push_back(operation.entry().user_data(key.user_data()));
     }
 
     /// Have an operation cancelled. It ends with a completion of its own.
@@ -283,6 +308,8 @@ impl Ring {
             self.do_errand(errand);
         }
         self.start_sends();
+        #[cfg(test)]
+        let patience = patience.filter(|_| self.faults.as_ref().is_none_or(|one| !one.waits()));
         while !self.fill_queue() {
             self.enter(None)?;
         }
@@ -362,6 +389,10 @@ impl Ring {
             let completions = unsafe { self.uring.as_ref().completion_shared() };
             seen.extend(completions.map(|entry| (entry.user_data(), Completion::new(&entry))));
         }
+        #[cfg(test)]
+        if let Some(faults) = &mut self.faults {
+            faults.add_to(&mut seen, &self.slots, &mut self.cancel);
+        }
         for (user_data, completion) in seen.drain(..) {
             if user_data == Key::NONE {
                 continue;
@@ -379,7 +410,7 @@ impl Ring {
                 Next::Done => self.slots.free(key),
                 Next::Wait(operation) => self.slots.put_back(key, operation),
                 Next::Again(mut operation) => {
-                    self.entries.push_back(operation.entry().user_data(key.user_data()));
+                    self.submit(key, &mut operation);
                     self.slots.put_back(key, operation);
                 }
             }
@@ -395,13 +426,12 @@ impl Ring {
     }
 
     /// Operations in flight, apart from the bell's.
-    #[cfg(test)]
-    pub(super) fn in_flight(&self) -> usize {
+    fn in_flight(&self) -> usize {
         self.slots.len().saturating_sub(1)
     }
 
-    /// Turn until `done`, or for at most so long.
-    fn turn_until(&mut self, milliseconds: u64, done: impl Fn(&Ring) -> bool) {
+    /// Turn until `done`, which is asked before each turn, or for at most so long.
+    fn turn_until(&mut self, milliseconds: u64, done: impl Fn(&mut Ring) -> bool) {
         let deadline = Instant::now() + Duration::from_millis(milliseconds);
         let mut wake = Vec::new();
         while !done(self) && Instant::now() < deadline {
@@ -419,9 +449,12 @@ impl Drop for Ring {
             ring.dirty.is_empty() && !ring.slots.iter().any(Op::is_worth_waiting_for)
         });
         self.office.ended.store(true, Ordering::Release);
-        let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-        self.entries.push_back(all.user_data(Key::NONE));
-        self.turn_until(limits::RING_END_MS, |ring| ring.slots.len() == 0);
+        self.turn_until(limits::RING_END_MS, |ring| {
+            // Each time, for what was submitted once more because it had just come to an end.
+            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            ring.entries.push_back(all.user_data(Key::NONE));
+            ring.slots.len() == 0
+        });
         while self.office.errands.pop().is_some() {}
         // SAFETY: never used again.
         unsafe { ManuallyDrop::drop(&mut self.submitter) };
@@ -489,6 +522,12 @@ pub(super) fn current_office() -> Option<Arc<Office>> {
     RING.try_with(|ring| ring.try_borrow().ok()?.as_ref().map(Ring::office)).ok().flatten()
 }
 
+/// Operations in flight on the calling thread's ring, apart from the one that waits for other
+/// threads; 0 without a ring.
+pub fn in_flight() -> usize {
+    RING.with_borrow(|ring| ring.as_ref().map_or(0, Ring::in_flight))
+}
+
 /// Connect over TCP or to a unix socket, on the calling thread's ring.
 ///
 /// # Errors
@@ -496,13 +535,4 @@ pub(super) fn current_office() -> Option<Arc<Office>> {
 pub(super) async fn connect(office: Arc<Office>, peer: SockAddr) -> io::Result<Socket> {
     let socket = socket2::Socket::new(Domain::from(i32::from(peer.family())), Type::STREAM, None)?;
     connect::connect(&office, OwnedFd::from(socket), peer).await
-}
-
-/// Take over a connected socket, in whatever mode it is.
-///
-/// # Errors
-/// What `fcntl(2)` says.
-pub(super) fn adopt(office: Arc<Office>, socket: OwnedFd) -> io::Result<Socket> {
-    socket2::SockRef::from(&socket).set_nonblocking(false)?;
-    Ok(Socket::new(socket, office))
 }

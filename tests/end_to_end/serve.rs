@@ -89,7 +89,7 @@ fn large_bodies_arrive_intact_over_tcp_and_unix_sockets() {
 }
 
 /// Send back what comes, until it ends. Ends with the test's process.
-fn echo() -> String {
+pub(crate) fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let address = listener.local_addr().expect("it is bound").to_string();
     std::thread::spawn(move || {

@@ -82,6 +82,14 @@ impl Service {
         Service::launch(lab, spec, dir, &clock)
     }
 
+    /// Start one in which something will fail (see `app::fault`), and wait until it is ready.
+    pub fn start_with_fault(lab: &Lab, spec: &Spec, fault: &str) -> Service {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let mut service = Service::launch(lab, spec, dir, &[("RUSTBALANCE_FAULT", fault)]);
+        service.wait_until_ready();
+        service
+    }
+
     /// Start the process, with more in its environment.
     fn launch(
         lab: &Lab,
@@ -91,12 +99,13 @@ impl Service {
     ) -> Service {
         let config = dir.path().join("rustbalance.toml");
         std::fs::write(&config, toml(lab, spec, dir.path())).expect("the directory is writable");
+        // The same tests for each driver: `scripts/test --long` runs them with epoll as well.
+        let io = std::env::var("RUSTBALANCE_TEST_IO").unwrap_or_else(|_| "auto".to_owned());
         let started = Instant::now();
         let mut child = lab
             .command(env!("CARGO_BIN_EXE_rustbalance"))
             .envs(environment.iter().copied())
-            .arg("run")
-            .arg("--config")
+            .args(["run", "--io", &io, "--config"])
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

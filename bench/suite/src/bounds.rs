@@ -43,7 +43,7 @@ impl Verdict {
 
 /// RustBalance with two instances and two stacks.
 pub fn two_stacks() -> Kind {
-    Kind::RustBalance { instances: 2, stacks: 2, vanguards: "lite" }
+    Kind::RustBalance { instances: 2, stacks: 2, vanguards: "lite", io: "auto" }
 }
 
 /// Ratio of the medians of RustBalance and of both C tors.

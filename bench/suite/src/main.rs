@@ -53,6 +53,9 @@ struct Arguments {
     /// The rustbalance binary, built with `cargo build --release`
     #[arg(long, default_value = "target/release/rustbalance")]
     rustbalance: PathBuf,
+    /// Compare the epoll driver as well
+    #[arg(long)]
+    epoll: bool,
     /// Rounds of the suites that measure running subjects
     #[arg(long)]
     rounds: Option<usize>,
@@ -123,7 +126,7 @@ fn main() -> ExitCode {
 }
 
 /// Who is compared while all run at once.
-fn kinds(level: Level) -> Vec<Kind> {
+fn kinds(level: Level, epoll: bool) -> Vec<Kind> {
     if level == Level::Smoke {
         return vec![Kind::rustbalance(1)];
     }
@@ -136,7 +139,10 @@ fn kinds(level: Level) -> Vec<Kind> {
         Kind::Classic { daemons: 2 },
     ];
     if level == Level::Full {
-        kinds.push(Kind::RustBalance { instances: 2, stacks: 1, vanguards: "full" });
+        kinds.push(Kind::RustBalance { instances: 2, stacks: 1, vanguards: "full", io: "auto" });
+    }
+    if epoll {
+        kinds.push(Kind::RustBalance { instances: 2, stacks: 1, vanguards: "lite", io: "epoll" });
     }
     kinds
 }
@@ -162,7 +168,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mut bench = Bench::new(site, level, &arguments.out.join("raw.jsonl"), steps)?;
     bench.measure_idle();
     let rounds = arguments.rounds.unwrap_or(level.pick(1, 5, 5));
-    run_suites(&mut bench, &suites, rounds)?;
+    run_suites(&mut bench, &suites, rounds, arguments.epoll)?;
     let names: Vec<&str> = suites.iter().map(|suite| suite.name()).collect();
     let document = Path::new("docs/SPECIFICATION.md");
     let verdicts = match level {
@@ -181,7 +187,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 }
 
 /// Run the suites: first those that start their own subjects, so that nobody else runs meanwhile.
-fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize) -> Result<()> {
+fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize, epoll: bool) -> Result<()> {
     for suite in suites {
         match suite {
             Suite::Start => start::run(bench)?,
@@ -194,7 +200,7 @@ fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize) -> Result<()> 
     if !suites.iter().any(|suite| shared.contains(suite)) {
         return Ok(());
     }
-    let subjects: Vec<Subject> = bench.start(&kinds(bench.level))?;
+    let subjects: Vec<Subject> = bench.start(&kinds(bench.level, epoll))?;
     bench.measure_idle();
     for suite in shared.into_iter().filter(|suite| suites.contains(suite)) {
         match suite {

@@ -23,6 +23,8 @@ pub enum Kind {
         stacks: usize,
         /// `lite` or `full`.
         vanguards: &'static str,
+        /// What drives the sockets: `auto`, which is io_uring where it is to be had, or `epoll`.
+        io: &'static str,
     },
     /// One C tor daemon with an onion service.
     CTor,
@@ -37,13 +39,13 @@ pub enum Kind {
 impl Kind {
     /// RustBalance as it is compared by default.
     pub fn rustbalance(instances: usize) -> Kind {
-        Kind::RustBalance { instances, stacks: 1, vanguards: "lite" }
+        Kind::RustBalance { instances, stacks: 1, vanguards: "lite", io: "auto" }
     }
 
     /// What tables call it.
     pub fn name(&self) -> String {
         match self {
-            Kind::RustBalance { instances, stacks, vanguards } => {
+            Kind::RustBalance { instances, stacks, vanguards, io } => {
                 let instances = match instances {
                     1 => "1 instance".to_owned(),
                     many => format!("{many} instances"),
@@ -56,7 +58,11 @@ impl Kind {
                     "lite" => String::new(),
                     other => format!(", vanguards {other}"),
                 };
-                format!("RustBalance, {instances}{stacks}{vanguards}")
+                let io = match *io {
+                    "auto" => String::new(),
+                    other => format!(", {other}"),
+                };
+                format!("RustBalance, {instances}{stacks}{vanguards}{io}")
             }
             Kind::CTor => "C tor".to_owned(),
             Kind::Classic { daemons } => format!("{daemons} C tor + OnionBalance + HAProxy"),
@@ -69,8 +75,8 @@ impl Kind {
     /// When a part does not start; with the end of its log.
     pub fn start(&self, site: &Site) -> Result<Subject> {
         match self {
-            Kind::RustBalance { instances, stacks, vanguards } => {
-                start_rustbalance(self.name(), site, *instances, *stacks, vanguards)
+            Kind::RustBalance { instances, stacks, vanguards, io } => {
+                start_rustbalance(self.name(), site, (*instances, *stacks), vanguards, io)
             }
             Kind::CTor => start_c_tor(self.name(), site),
             Kind::Classic { daemons } => start_classic(self.name(), site, *daemons),
@@ -98,8 +104,8 @@ pub struct Subject {
 /// How a subject is started again with the same key.
 #[derive(Clone, Debug)]
 enum Again {
-    /// RustBalance, with this configuration.
-    RustBalance(PathBuf),
+    /// RustBalance, with this configuration and driver.
+    RustBalance(PathBuf, &'static str),
     /// A C tor onion service.
     CTor(OnionService),
     /// It is more than one program.
@@ -113,9 +119,9 @@ impl Subject {
     /// When it does not start, or consists of several programs.
     pub fn restart(&mut self, site: &Site) -> Result<()> {
         match self.again.clone() {
-            Again::RustBalance(config) => {
+            Again::RustBalance(config, io) => {
                 self.stop();
-                *self = run_rustbalance(self.name.clone(), site, &config)?;
+                *self = run_rustbalance(self.name.clone(), site, &config, io)?;
             }
             Again::CTor(service) => {
                 let service = site.lab.restart_onion_service(&service)?;
@@ -156,9 +162,9 @@ impl Drop for Subject {
 fn start_rustbalance(
     name: String,
     site: &Site,
-    instances: usize,
-    stacks: usize,
+    (instances, stacks): (usize, usize),
     vanguards: &str,
+    io: &'static str,
 ) -> Result<Subject> {
     let turn = free_port()?;
     let dir = site.lab.dir().join(format!("rustbalance-{turn}"));
@@ -180,21 +186,26 @@ fn start_rustbalance(
         site.lab.arti_toml()
     );
     std::fs::write(&config, text)?;
-    run_rustbalance(name, site, &config)
+    run_rustbalance(name, site, &config, io)
 }
 
 /// Run RustBalance with a configuration that is there.
 ///
 /// # Errors
 /// When it ends before it is ready; with its log.
-fn run_rustbalance(name: String, site: &Site, config: &std::path::Path) -> Result<Subject> {
+fn run_rustbalance(
+    name: String,
+    site: &Site,
+    config: &std::path::Path,
+    io: &'static str,
+) -> Result<Subject> {
     let log = config.with_extension("log");
     let program = site.rustbalance.to_str().context("the path is not UTF-8")?;
     let started = Instant::now();
     let mut child = site
         .lab
         .command(program)
-        .args(["run", "--config"])
+        .args(["run", "--io", io, "--config"])
         .arg(config)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -204,7 +215,7 @@ fn run_rustbalance(name: String, site: &Site, config: &std::path::Path) -> Resul
     site.lab.keep(child.id())?;
     let stdout = child.stdout.take().context("it is piped")?;
     let tree = Tree { roots: vec![child.id()] };
-    let again = Again::RustBalance(config.to_owned());
+    let again = Again::RustBalance(config.to_owned(), io);
     let mut subject =
         Subject { name, onion: String::new(), tree, ready: None, child: Some(child), again };
     for line in BufReader::new(stdout).lines() {
@@ -264,7 +275,7 @@ mod tests {
     #[test]
     fn names_say_what_differs() {
         assert_eq!(Kind::rustbalance(1).name(), "RustBalance, 1 instance");
-        let full = Kind::RustBalance { instances: 2, stacks: 2, vanguards: "full" };
+        let full = Kind::RustBalance { instances: 2, stacks: 2, vanguards: "full", io: "auto" };
         assert_eq!(full.name(), "RustBalance, 2 instances, 2 stacks, vanguards full");
         assert_eq!(Kind::Classic { daemons: 2 }.name(), "2 C tor + OnionBalance + HAProxy");
     }

@@ -18,43 +18,38 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
-use crate::limits;
-
 /// The number under which a core's only ring of buffers is registered.
 pub(super) const GROUP: u16 = 0;
-
-/// How many there are: a power of two, as the kernel asks.
-const COUNT: u16 = limits::RING_BUFFERS;
 
 /// Entries and buffers in one piece of memory, page-aligned, as the kernel asks.
 #[derive(Debug)]
 pub(super) struct Buffers {
-    /// [`COUNT`] entries, then [`COUNT`] buffers of [`limits::RING_BUFFER_BYTES`].
+    /// `count` entries, then as many buffers.
     memory: NonNull<u8>,
+    /// How many there are: a power of two, as the kernel asks.
+    count: u16,
+    /// Bytes of one.
+    bytes: usize,
     /// How it was allocated.
     layout: std::alloc::Layout,
     /// Entries written so far, as the kernel counts them.
     tail: u16,
-    /// Whether the kernel knows of it.
-    registered: bool,
 }
 
-/// Bytes before the first buffer.
-const ENTRIES_BYTES: usize = COUNT as usize * size_of::<BufRingEntry>();
-
 impl Buffers {
-    /// Buffers that the kernel does not know of yet.
+    /// So many buffers of so many bytes that the kernel does not know of yet.
     ///
     /// # Errors
     /// Out of memory.
-    pub(super) fn new() -> io::Result<Buffers> {
+    pub(super) fn new(count: u16, bytes: usize) -> io::Result<Buffers> {
         const PAGE: usize = 4096;
-        let bytes = ENTRIES_BYTES + usize::from(COUNT) * limits::RING_BUFFER_BYTES;
-        let layout = std::alloc::Layout::from_size_align(bytes, PAGE).map_err(io::Error::other)?;
+        assert!(count.is_power_of_two(), "as the kernel asks");
+        let all = usize::from(count) * (size_of::<BufRingEntry>() + bytes);
+        let layout = std::alloc::Layout::from_size_align(all, PAGE).map_err(io::Error::other)?;
         // SAFETY: the layout has a size above zero.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Buffers { memory, layout, tail: 0, registered: false })
+        Ok(Buffers { memory, count, bytes, layout, tail: 0 })
     }
 
     /// Tell the kernel, and provide them all.
@@ -63,11 +58,10 @@ impl Buffers {
     /// What `io_uring_register(2)` says.
     pub(super) fn register(&mut self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.memory.as_ptr() as u64;
-        // SAFETY: the memory is page-aligned, holds COUNT entries, and lives until `Ring` has
+        // SAFETY: the memory is page-aligned, holds that many entries, and lives until `Ring` has
         // unregistered it by closing its descriptor (the order of its fields' drop).
-        unsafe { submitter.register_buf_ring_with_flags(address, COUNT, GROUP, 0)? };
-        self.registered = true;
-        for number in 0..COUNT {
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0)? };
+        for number in 0..self.count {
             self.provide(number);
         }
         self.publish();
@@ -76,22 +70,22 @@ impl Buffers {
 
     /// Where buffer `number` begins.
     fn start(&self, number: u16) -> *mut u8 {
-        let offset = ENTRIES_BYTES + usize::from(number) * limits::RING_BUFFER_BYTES;
-        // SAFETY: `number` is below COUNT (asserted by both callers' callers), so the offset lies
-        // within the allocation.
+        assert!(number < self.count, "the kernel names buffers that it was given");
+        let entries = usize::from(self.count) * size_of::<BufRingEntry>();
+        let offset = entries + usize::from(number) * self.bytes;
+        // SAFETY: `number` is below `count`, so the offset lies within the allocation.
         unsafe { self.memory.as_ptr().add(offset) }
     }
 
     /// Write an entry for buffer `number`; the kernel sees it after [`Buffers::publish`].
     fn provide(&mut self, number: u16) {
-        assert!(number < COUNT, "the kernel names buffers that it was given");
-        let place = usize::from(self.tail & (COUNT - 1));
+        let place = usize::from(self.tail & (self.count - 1));
         let start = self.start(number) as u64;
-        // SAFETY: `place` is below COUNT, the entries are at the start of the allocation, and the
+        // SAFETY: `place` is below `count`, the entries are at the start of the allocation, and the
         // kernel reads an entry only once the tail is past it.
         let entry = unsafe { &mut *self.memory.as_ptr().cast::<BufRingEntry>().add(place) };
         entry.set_addr(start);
-        entry.set_len(limits::RING_BUFFER_BYTES as u32);
+        entry.set_len(self.bytes as u32);
         entry.set_bid(number);
         self.tail = self.tail.wrapping_add(1);
     }
@@ -111,7 +105,7 @@ impl Buffers {
     /// Copy what was received into buffer `number` to the end of `bytes`, and give the buffer back.
     /// The kernel sees it after [`Buffers::publish`].
     pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Vec<u8>) {
-        assert!(number < COUNT && length <= limits::RING_BUFFER_BYTES, "as the kernel was told");
+        assert!(length <= self.bytes, "as the kernel was told");
         // SAFETY: a completion has named the buffer, so the kernel has written `length` bytes there
         // and will not touch it again before it is provided anew.
         let received = unsafe { std::slice::from_raw_parts(self.start(number), length) };

@@ -55,6 +55,11 @@ impl<T> Slots<T> {
         }
         // All ones would make `Key::NONE`.
         assert!(index < u32::MAX as usize, "a ring has fewer operations in flight");
+        self.key(index)
+    }
+
+    /// The name of what is in a slot.
+    fn key(&self, index: usize) -> Key {
         Key(u64::from(self.generations[index]) << 32 | index as u64)
     }
 
@@ -87,7 +92,14 @@ impl<T> Slots<T> {
 
     /// What is in flight.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.used.iter().filter_map(|(_, operation)| operation.as_ref())
+        self.iter_with_keys().map(|(_, operation)| operation)
+    }
+
+    /// What is in flight, and under which key.
+    pub(super) fn iter_with_keys(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.used.iter().filter_map(|(index, operation)| {
+            operation.as_ref().map(|operation| (self.key(index), operation))
+        })
     }
 }
 

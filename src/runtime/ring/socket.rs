@@ -157,6 +157,16 @@ impl Socket {
         Socket { shared: Arc::new(shared) }
     }
 
+    /// Take over a connected socket, in whatever mode it is, on the calling thread's ring.
+    ///
+    /// # Errors
+    /// `ENOTCONN` on a thread without a ring; what `fcntl(2)` says.
+    pub fn adopt(fd: OwnedFd) -> io::Result<Socket> {
+        let office = super::current_office().ok_or(io::ErrorKind::NotConnected)?;
+        socket2::SockRef::from(&fd).set_nonblocking(false)?;
+        Ok(Socket::new(fd, office))
+    }
+
     /// Have the ring's own thread do something for this socket.
     fn run(&self, errand: fn(Arc<Shared>) -> Errand) {
         self.shared.office.run(errand(Arc::clone(&self.shared)));

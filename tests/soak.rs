@@ -1,0 +1,171 @@
+//! 2,000 connections at once on each driver, with random payloads and random ends, several times:
+//! everything arrives as it was sent, and afterwards nothing is in flight, no descriptor is left
+//! and no memory has grown. A test program of its own, because it counts what belongs to the
+//! process.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use rustbalance::runtime::driver::{Driver, Io};
+use rustbalance::runtime::net::{ReadHalf, Stream, WriteHalf, connect_tcp};
+use rustbalance::runtime::{ring, sleep, spawn};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Connections at the same time; each has two descriptors here.
+const CONNECTIONS: u64 = 2_000;
+/// How often.
+const PASSES: u64 = 6;
+/// Growth from the second pass to the last two that is no leak, but the allocator's: 2 KB kept of
+/// each connection would be more.
+const GROWTH_BYTES_MAX: u64 = 12_000_000;
+
+#[test]
+fn a_ring_leaves_nothing_behind() {
+    match ring::probe() {
+        Ok(()) => soak(Io::Uring),
+        // A container may forbid it; whatever else is wrong with it is a failure.
+        Err(error @ ring::ProbeError::Forbidden) => eprintln!("not tested: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn epoll_leaves_nothing_behind() {
+    soak(Io::Epoll);
+}
+
+/// Descriptors of this process.
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("proc is there").count()
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc is there");
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.expect("as in proc(5)") * 4_096
+}
+
+/// Both tests count descriptors and memory: one at a time.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// The test, on a thread that has this driver.
+fn soak(io: Io) {
+    let _alone = ALONE.lock();
+    let driver = Driver::for_data_core(io).expect("it was probed");
+    driver.block_on(async {
+        let address = echo(io);
+        let mut sizes = Vec::new();
+        // Whatever is made once is made before the count.
+        pass(address, 10, PASSES).await;
+        let before = settled(None).await;
+        for number in 0..PASSES {
+            pass(address, CONNECTIONS, number).await;
+            let after = settled(Some(before)).await;
+            assert_eq!(after, before, "descriptors after pass {number}");
+            sizes.push(resident());
+        }
+        let late = sizes.iter().rev().take(2).min().expect("there are passes");
+        let growth = late.saturating_sub(sizes[1]);
+        assert!(growth < GROWTH_BYTES_MAX, "resident after each pass: {sizes:?}");
+    });
+}
+
+/// Descriptors, once there are `wanted` and nothing is in flight, or after a while.
+async fn settled(wanted: Option<usize>) -> usize {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        sleep(Duration::from_millis(20)).await;
+        // What stays in flight is the accept.
+        let idle = ring::in_flight() <= 1 && wanted.is_none_or(|wanted| wanted == descriptors());
+        if idle || Instant::now() > deadline {
+            assert!(ring::in_flight() <= 1, "{} operations are in flight", ring::in_flight());
+            return descriptors();
+        }
+    }
+}
+
+/// A server that sends back what it gets.
+fn echo(io: Io) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    match io {
+        Io::Uring => {
+            let listener = ring::Listener::new(listener.into()).expect("a ring is here");
+            spawn(async move {
+                loop {
+                    let accepted = std::future::poll_fn(|cx| listener.poll_accept(cx)).await;
+                    spawn(answer(Stream::Ring(accepted.expect("there are descriptors"))));
+                }
+            });
+        }
+        Io::Epoll => {
+            listener.set_nonblocking(true).expect("it can be");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("tokio is here");
+            spawn(async move {
+                loop {
+                    let (accepted, _) = listener.accept().await.expect("there are descriptors");
+                    spawn(answer(Stream::Tcp(accepted)));
+                }
+            });
+        }
+    }
+    address
+}
+
+/// Send back what comes, until the other side ends or breaks off.
+async fn answer(stream: Stream) {
+    let (mut read, mut write) = stream.into_split();
+    let mut buffer = vec![0; 4_096];
+    while let Ok(length @ 1..) = read.read(&mut buffer).await {
+        if write.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// So many clients at once.
+async fn pass(address: SocketAddr, clients: u64, number: u64) {
+    let clients = (0..clients).map(|client| {
+        let (done, wait) = futures::channel::oneshot::channel();
+        spawn(async move {
+            one(address, number << 32 | client).await;
+            let _ = done.send(());
+        });
+        wait
+    });
+    for done in futures::future::join_all(clients).await {
+        done.expect("no client panics");
+    }
+}
+
+/// One client.
+async fn one(address: SocketAddr, seed: u64) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    sleep(Duration::from_millis(random.random_range(0..300))).await;
+    let stream = connect_tcp(address).await.expect("it connects");
+    let (mut read, mut write) = stream.into_split();
+    for round in 0..random.random_range(1..5) {
+        let mut sent = vec![0; random.random_range(1..20_000)];
+        random.fill_bytes(&mut sent);
+        let received = exchange(&mut read, &mut write, &sent).await;
+        assert!(received == sent, "seed {seed}, round {round}");
+    }
+    // Half of them end with bytes on the way in both directions, and some of these in mid-wait.
+    if random.random_range(0..2) == 0 {
+        let _ = write.write(&[9; 50_000]).await;
+        let patience = Duration::from_millis(random.random_range(0..3));
+        let _ = rustbalance::runtime::timeout(patience, read.read(&mut [0; 100])).await;
+    }
+}
+
+/// Send and receive as much at the same time.
+async fn exchange(read: &mut ReadHalf, write: &mut WriteHalf, sent: &[u8]) -> Vec<u8> {
+    let mut received = vec![0; sent.len()];
+    let (written, got) = futures::join!(write.write_all(sent), read.read_exact(&mut received));
+    written.expect("it is connected");
+    got.expect("it is connected");
+    received
+}
