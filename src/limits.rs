@@ -148,6 +148,9 @@ pub const SOCKET_OUTGOING_BYTES_MAX: usize = 64 * 1024;
 /// Room that a socket keeps once everything was read.
 pub const SOCKET_BYTES_KEPT: usize = 4 * 1024;
 
+/// How long a data core may look around before it sleeps. Whoever wants more wants it always.
+pub const SPIN_MICROSECONDS_MAX: u32 = 1_000;
+
 /// Connections that a listener on a ring accepts ahead.
 pub const LISTENER_WAITING_MAX: usize = 64;
 

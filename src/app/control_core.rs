@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub(super) order: watch::Receiver<Order>,
     /// What drives the data cores.
     pub(super) io: Io,
+    /// How long a data core looks around before it sleeps.
+    pub(super) spin: Duration,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
 }
@@ -67,7 +69,8 @@ impl Shared {
     pub(super) fn new(
         group: Arc<CoreGroup>,
         services: Vec<ServiceShared>,
-        (cores, io): (usize, Io),
+        cores: usize,
+        (io, spin): (Io, Duration),
         stacks: u16,
         order: watch::Receiver<Order>,
     ) -> Arc<Shared> {
@@ -80,6 +83,7 @@ impl Shared {
             core_up: Notify::new(),
             order,
             io,
+            spin,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
     }

@@ -134,7 +134,7 @@ impl DataCore {
 
     /// Serve until told to stop.
     fn run(&self) -> Result<(), CoreError> {
-        Driver::for_data_core(self.shared.io)?.block_on(async {
+        Driver::for_data_core(self.shared.io)?.spinning(self.shared.spin).block_on(async {
             self.shared.group.enter(CoreId::data(self.number));
             self.shared.note_core_up();
             self.serve().await

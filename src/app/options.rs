@@ -28,6 +28,8 @@ pub struct Options {
     pub services: Vec<ServiceOptions>,
     /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
     pub io: Io,
+    /// How long a data core that has nothing to do looks around before it sleeps; with io_uring.
+    pub spin: Duration,
     /// Which core runs what.
     pub plan: Plan,
     /// Tor stacks, at most one an instance: 1 shares everything.

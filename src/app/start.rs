@@ -63,8 +63,9 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
     let (order, order_reader) = watch::channel(Order::Serve);
     let group = CoreGroup::new();
     group.set_stacks(stacks);
+    let driver = (options.io, options.spin);
     let shared =
-        Shared::new(group, shared_services, (instances, options.io), stacks, order_reader.clone());
+        Shared::new(group, shared_services, instances, driver, stacks, order_reader.clone());
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {

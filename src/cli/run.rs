@@ -91,6 +91,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         services,
         stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
         io,
+        spin: config.turbo.spin,
         plan,
         arti,
         drain: config.drain,

@@ -72,12 +72,15 @@ pub struct Turbo {
     pub stacks: Stacks,
     /// The CPUs that data cores are pinned to, in order; `None`: all that the process may use.
     pub cores: Option<Vec<usize>>,
+    /// How long a data core that has nothing to do looks around before it sleeps.
+    pub spin: Duration,
 }
 
 impl Default for Turbo {
     fn default() -> Turbo {
         let stacks = Stacks::Number(1);
-        Turbo { enabled: true, instances: Instances::Auto, stacks, cores: None }
+        let (instances, spin) = (Instances::Auto, Duration::ZERO);
+        Turbo { enabled: true, instances, stacks, cores: None, spin }
     }
 }
 

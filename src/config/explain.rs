@@ -97,9 +97,10 @@ fn write_turbo(config: &Config, out: &mut String) -> std::fmt::Result {
         Stacks::Number(stacks) => writeln!(out, "stacks = {stacks}")?,
     }
     match &turbo.cores {
-        Some(cores) => writeln!(out, "cores = {cores:?}"),
-        None => writeln!(out, "# cores is not set: every CPU that the process may use"),
+        Some(cores) => writeln!(out, "cores = {cores:?}")?,
+        None => writeln!(out, "# cores is not set: every CPU that the process may use")?,
     }
+    writeln!(out, "spin_us = {}", turbo.spin.as_micros())
 }
 
 /// A text in TOML's quotes.

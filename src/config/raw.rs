@@ -95,6 +95,8 @@ pub(super) struct RawTurbo {
     pub stacks: Option<At<Scalar>>,
     /// `cores`
     pub cores: Option<At<Vec<At<i64>>>>,
+    /// `spin_us`
+    pub spin_us: Option<At<i64>>,
 }
 
 /// `[ctor]`
@@ -232,6 +234,7 @@ fn read_turbo<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawTurbo
         instances: table.scalar("instances", "a whole number or \"auto\"", d),
         stacks: table.scalar("stacks", "a whole number or \"per-instance\"", d),
         cores: table.integers("cores", d),
+        spin_us: table.integer("spin_us", d),
     }
 }
 

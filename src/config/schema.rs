@@ -46,7 +46,7 @@ pub(super) const REMOTE: Table = Table { heading: "[[service.remote]]", keys: &[
 
 /// In-process instances.
 pub(super) const TURBO: Table =
-    Table { heading: "[turbo]", keys: &["enabled", "instances", "stacks", "cores"] };
+    Table { heading: "[turbo]", keys: &["enabled", "instances", "stacks", "cores", "spin_us"] };
 
 /// C tor daemons.
 pub(super) const CTOR: Table = Table { heading: "[ctor]", keys: &["instances", "extra_torrc"] };

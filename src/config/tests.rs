@@ -192,6 +192,7 @@ fn a_wrong_value_says_what_to_write() {
         (turbo("stacks = \"per_instance\""), 6, "turbo.stacks", "write \"per-instance\""),
         (turbo("stacks = 3\ninstances = 2"), 6, "turbo.stacks", "more than the 2 instances"),
         (turbo("cores = [1, 1]"), 6, "turbo.cores[1]", "name each CPU once"),
+        (turbo("spin_us = 1001"), 6, "turbo.spin_us", "from 0 to 1000"),
         (turbo("cores = []"), 6, "turbo.cores", "at least one CPU"),
         (turbo("cores = [5000]"), 6, "turbo.cores[0]", "from 0 to 1023"),
         (turbo("cores = [\"a\"]"), 6, "turbo.cores[0]", "a whole number"),
@@ -386,6 +387,7 @@ virtual = 80
 hello = true
 [turbo]
 cores = [1, 0]
+spin_us = 50
 instances = 2
 stacks = "per-instance"
 [arti.vanguards]

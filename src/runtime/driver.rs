@@ -71,7 +71,12 @@ impl std::fmt::Display for Io {
 }
 
 /// The driver of one core: sockets and timers, and the executor above them.
-pub struct Driver(Kind);
+pub struct Driver {
+    /// Which one.
+    kind: Kind,
+    /// How long a core that has nothing to do looks around before it sleeps.
+    spin: Duration,
+}
 
 /// See [`Io`].
 enum Kind {
@@ -93,7 +98,7 @@ impl Driver {
             // One "task" is a batch of the executor's.
             .event_interval(1)
             .build()?;
-        Ok(Driver(Kind::Tokio(tokio)))
+        Ok(Driver { kind: Kind::Tokio(tokio), spin: Duration::ZERO })
     }
 
     /// Make a driver for a data core, on the core's own thread.
@@ -102,9 +107,19 @@ impl Driver {
     /// When the kernel refuses the descriptors or the memory that the driver needs.
     pub fn for_data_core(io: Io) -> io::Result<Driver> {
         match io {
-            Io::Uring => Ok(Driver(Kind::Ring(Box::new(Ring::new()?)))),
+            Io::Uring => {
+                let kind = Kind::Ring(Box::new(Ring::new()?));
+                Ok(Driver { kind, spin: Duration::ZERO })
+            }
             Io::Epoll => Driver::new(),
         }
+    }
+
+    /// Look around for so long before sleeping: what comes within that time is served without a
+    /// wake by the kernel, for the price of a core that is busy with nothing. Only on a ring.
+    #[must_use]
+    pub fn spinning(self, spin: Duration) -> Driver {
+        Driver { spin, ..self }
     }
 
     /// Run `main` to its end, and whatever is spawned for as long as that takes. All tasks are
@@ -113,7 +128,7 @@ impl Driver {
     /// # Panics
     /// When the kernel takes no submissions any more: the core cannot go on.
     pub fn block_on<F: Future>(self, main: F) -> F::Output {
-        match self.0 {
+        match self.kind {
             Kind::Tokio(tokio) => {
                 let output = tokio.block_on(async {
                     let _executor = Executor::start();
@@ -122,7 +137,7 @@ impl Driver {
                 tokio.shutdown_background();
                 output
             }
-            Kind::Ring(ring) => block_on_ring(*ring, main),
+            Kind::Ring(ring) => block_on_ring(*ring, self.spin, main),
         }
     }
 }
@@ -147,7 +162,7 @@ impl Wake for Main {
 }
 
 /// See [`Driver::block_on`].
-pub(super) fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
+pub(super) fn block_on_ring<F: Future>(ring: Ring, spin: Duration, main: F) -> F::Output {
     let (office, waker) = (ring.office(), ring.waker());
     // Dropped in the opposite order: tasks first, then timers, then the ring.
     let _ring = ring::install(ring);
@@ -167,7 +182,12 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
         let idle = executor::tick(&queue);
         let next = timers::advance(Instant::now(), &mut wake);
         wake.drain(..).for_each(Waker::wake);
-        let idle = idle && !executor::has_ready() && !woken.woken.load(Ordering::SeqCst);
+        let busy = || executor::has_ready() || woken.woken.load(Ordering::SeqCst);
+        let idle = idle && !busy();
+        if idle && spin > Duration::ZERO {
+            look_around(spin, next, || busy() || executor::has_remote(&queue), &mut wake);
+        }
+        let idle = idle && !busy();
         let patience = (idle
             && executor::park(&queue)
             && office.fall_asleep()
@@ -180,6 +200,20 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, main: F) -> F::Output {
             // The core is restarted with a new ring.
             panic!("io_uring_enter: {error}");
         }
+    }
+}
+
+/// Take in completions without sleeping until somebody is `busy`, or the next timer is due, or for
+/// at most `spin`. An error is found again by the turn that follows.
+fn look_around(
+    spin: Duration,
+    next: Option<Duration>,
+    busy: impl Fn() -> bool,
+    wake: &mut Vec<Waker>,
+) {
+    let until = Instant::now() + next.map_or(spin, |next| next.min(spin));
+    while ring::turn(None, wake).is_ok() && !busy() && Instant::now() < until {
+        std::hint::spin_loop();
     }
 }
 

@@ -341,6 +341,11 @@ pub(super) fn has_ready() -> bool {
     LOCAL.with_borrow(|local| local.as_ref().is_some_and(|local| !local.ready.is_empty()))
 }
 
+/// Whether another thread has given this core something to do.
+pub(super) fn has_remote(queue: &RunQueue) -> bool {
+    !queue.remote.is_empty()
+}
+
 impl Drop for Executor {
     fn drop(&mut self) {
         // What is scheduled from here on goes to the remote queue, where nothing runs it.

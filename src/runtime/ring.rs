@@ -234,13 +234,13 @@ impl Ring {
     /// Begin an operation, which may want to know its key. `None` begins nothing.
     fn start(&mut self, operation: impl FnOnce(Key) -> Option<Op>) {
         let key = self.slots.reserve();
-        let Some(mut operation) = operation(key) else { return self.slots.free(key) };
-        self.submit(key, &mut operation);
+        let Some(operation) = operation(key) else { return self.slots.free(key) };
+        self.submit(key, &operation);
         self.slots.put_back(key, operation);
     }
 
     /// Have the kernel do an operation, with the next turn.
-    fn submit(&mut self, key: Key, operation: &mut Op) {
+    fn submit(&mut self, key: Key, operation: &Op) {
         #[cfg(test)]
         if let Some(faults) = &mut self.faults
             && faults.instead_of(key, operation)
@@ -409,8 +409,8 @@ impl Ring {
             match operation.complete(key, completion, &mut tick) {
                 Next::Done => self.slots.free(key),
                 Next::Wait(operation) => self.slots.put_back(key, operation),
-                Next::Again(mut operation) => {
-                    self.submit(key, &mut operation);
+                Next::Again(operation) => {
+                    self.submit(key, &operation);
                     self.slots.put_back(key, operation);
                 }
             }

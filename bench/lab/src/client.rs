@@ -78,8 +78,7 @@ impl Lab {
     /// # Errors
     /// When it does not start.
     pub fn client_with(&self, name: &str, extra: &str) -> Result<Client> {
-        let dir = self.dir().join(self.unique(&format!("client-{name}")));
-        node::make_directory(&dir)?;
+        let dir = self.new_directory(&format!("client-{name}"))?;
         let (socks, control, mut torrc) = match &self.record().namespaces {
             None => {
                 let (socks, control) = (free_port()?, free_port()?);

@@ -223,9 +223,25 @@ impl Lab {
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// A name that is used once in this handle.
-    pub(crate) fn unique(&self, kind: &str) -> String {
-        format!("{kind}-{}", self.counter.fetch_add(1, Ordering::Relaxed))
+    /// A new directory for a process of this kind, also beside other handles of the same lab.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn new_directory(&self, kind: &str) -> Result<PathBuf> {
+        loop {
+            let number = self.counter.fetch_add(1, Ordering::Relaxed);
+            let dir = self.dir().join(format!("{kind}-{number}"));
+            match std::fs::create_dir(&dir) {
+                Ok(()) => {
+                    node::make_directory(&dir)?;
+                    return Ok(dir);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot make {}", dir.display()));
+                }
+            }
+        }
     }
 
     /// Ends what is started.

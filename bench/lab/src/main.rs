@@ -91,7 +91,7 @@ enum What {
 /// Where a lab is.
 #[derive(clap::Args, Clone)]
 struct Place {
-    /// The lab's directory
+    /// The lab's directory [default: RUSTBALANCE_LAB_DIR, as in `lab run`, or a usual place]
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -117,7 +117,8 @@ impl Place {
     /// The directory.
     fn dir(&self) -> PathBuf {
         let above = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, Into::into);
-        self.dir.clone().unwrap_or_else(|| above.join("rustbalance-lab"))
+        let named = std::env::var_os("RUSTBALANCE_LAB_DIR").map(PathBuf::from);
+        self.dir.clone().or(named).unwrap_or_else(|| above.join("rustbalance-lab"))
     }
 }
 

@@ -6,7 +6,6 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::node;
 use crate::wait::{last_lines, require, wait_until};
 use crate::{Client, Lab, OnionService, OnionServiceSpec, free_port};
 
@@ -48,8 +47,7 @@ impl Lab {
         require(&["nginx"])?;
         let root = std::fs::canonicalize(root)
             .with_context(|| format!("cannot serve {}", root.display()))?;
-        let dir = self.dir().join(self.unique("nginx"));
-        node::make_directory(&dir)?;
+        let dir = self.new_directory("nginx")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let socket = dir.join("nginx.sock");
         let text = format!(
@@ -83,8 +81,7 @@ impl Lab {
     /// When it refuses the configuration.
     pub fn haproxy(&self, config: &str) -> Result<Haproxy> {
         require(&["haproxy"])?;
-        let dir = self.dir().join(self.unique("haproxy"));
-        node::make_directory(&dir)?;
+        let dir = self.new_directory("haproxy")?;
         let path = dir.join("haproxy.cfg");
         std::fs::write(&path, config)?;
         let check = self.command("haproxy").arg("-c").arg("-f").arg(&path).output()?;
@@ -108,8 +105,7 @@ impl Lab {
         ports: &[(u16, String)],
     ) -> Result<(OnionBalance, Vec<OnionService>)> {
         require(&["onionbalance"])?;
-        let dir = self.dir().join(self.unique("onionbalance"));
-        node::make_directory(&dir)?;
+        let dir = self.new_directory("onionbalance")?;
         let generated = self
             .command("onionbalance-config")
             .args(["--hs-version", "v3", "--no-interactive", "-n", "1", "--output"])

@@ -40,9 +40,8 @@ impl Lab {
     /// # Errors
     /// When it does not start.
     pub fn onion_service(&self, spec: &OnionServiceSpec) -> Result<OnionService> {
-        let dir = self.dir().join(self.unique("service"));
+        let dir = self.new_directory("service")?;
         let hs_dir = dir.join("hs");
-        node::make_directory(&dir)?;
         node::make_directory(&hs_dir)?;
         let control_port = free_port()?;
         let mut torrc = format!(

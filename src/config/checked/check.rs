@@ -14,6 +14,7 @@ use crate::config::raw::{RawAdmin, RawConfig, RawTurbo};
 use crate::config::reader::{At, Scalar};
 use crate::limits::{
     CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, SERVICES_MAX,
+    SPIN_MICROSECONDS_MAX,
 };
 
 /// What the checks of all tables share.
@@ -139,13 +140,15 @@ fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Opt
         Some(typed) => check_stacks(typed, instances, checker)?,
     };
     let cores = raw.cores.as_ref().map(|typed| check_cores(typed, checker));
+    let spin_us = checker.number(raw.spin_us.as_ref(), 0..=SPIN_MICROSECONDS_MAX, 0);
     let enabled = raw.enabled.as_ref().is_none_or(|typed| typed.value);
     if !enabled && services && matches!(instances, Instances::Fixed(2..)) {
         let warning =
             "turbo.enabled is false, so turbo.instances has no effect and one instance runs";
         checker.warnings.push(warning.to_owned());
     }
-    Some(Turbo { enabled, instances, stacks, cores })
+    let spin = Duration::from_micros(spin_us.into());
+    Some(Turbo { enabled, instances, stacks, cores, spin })
 }
 
 /// `turbo.instances`

@@ -82,7 +82,7 @@ pub(super) struct Tick<'a> {
 impl Op {
     /// For the submission queue. It points into memory that this owns, on the heap: it may be moved
     /// while it is in flight, and not touched.
-    pub(super) fn entry(&mut self) -> squeue::Entry {
+    pub(super) fn entry(&self) -> squeue::Entry {
         match self {
             Op::Accept(accept) => accept.entry(),
             Op::Connect(connect) => connect.entry(),

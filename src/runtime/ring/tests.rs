@@ -226,6 +226,39 @@ fn a_socket_is_polled_and_dropped_on_other_threads() {
 }
 
 #[test]
+fn no_wake_from_another_thread_is_lost_asleep_or_looking_around() {
+    if super::probe().is_err() {
+        return on_ring(async {});
+    }
+    for spin in [0, 200] {
+        let driver = Driver::for_data_core(Io::Uring).expect("it was probed");
+        let (mut there, mut inbox) = futures::channel::mpsc::channel::<u64>(1);
+        let (answer, answers) = std::sync::mpsc::sync_channel(1);
+        let asks = std::thread::spawn(move || {
+            for number in 0..3_000_u64 {
+                // Now at once, now when it looks around, now when it sleeps.
+                std::thread::park_timeout(Duration::from_micros(number % 5 * 80));
+                there.try_send(number).expect("the last one was taken");
+                let got = answers.recv_timeout(Duration::from_secs(10));
+                assert_eq!(got, Ok(number), "with {spin} us");
+            }
+        });
+        driver.spinning(Duration::from_micros(spin)).block_on(async {
+            // In a task, not in the core's own future: that has another way to be woken.
+            let (done, wait) = futures::channel::oneshot::channel();
+            spawn(async move {
+                while let Some(number) = futures::StreamExt::next(&mut inbox).await {
+                    let _ = answer.send(number);
+                }
+                let _ = done.send(());
+            });
+            let _ = wait.await;
+        });
+        asks.join().expect("it does not panic");
+    }
+}
+
+#[test]
 fn a_ring_that_ends_leaves_nothing() {
     let descriptors = || std::fs::read_dir("/proc/self/fd").expect("proc is there").count();
     let count = std::thread::spawn(move || {
@@ -319,7 +352,7 @@ fn nothing_that_a_kernel_may_answer_loses_a_byte() {
         // A queue of two entries is always full; buffers of 64 bytes are always short.
         let Ok(mut ring) = super::Ring::of_size(2, 4, 64) else { return on_ring(async {}) };
         ring.faults = Some(super::faults::Faults::new(seed));
-        faults += crate::runtime::driver::block_on_ring(ring, async {
+        faults += crate::runtime::driver::block_on_ring(ring, Duration::ZERO, async {
             let done = timeout(Duration::from_secs(20), exchange_and_break_off(seed)).await;
             done.unwrap_or_else(|_| panic!("seed {seed} hangs"));
             super::RING.with_borrow(|ring| {

@@ -1,4 +1,7 @@
-//! Wake: a read of an eventfd that is always in flight, so that another thread can wake this one.
+//! Wake: a poll of an eventfd that goes on (multishot), so that another thread can wake this one.
+//!
+//! It is edge-triggered: each write to the eventfd makes a completion, whether or not the counter
+//! was read in between. So nobody reads it, and nothing is submitted anew.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -8,8 +11,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::op::{Completion, Next, Op};
 
-/// What other threads write to. A blocking descriptor: the kernel would answer a read of a
-/// non-blocking one at once, again and again.
+/// What other threads write to.
 #[derive(Debug)]
 pub(super) struct Bell(OwnedFd);
 
@@ -26,7 +28,7 @@ impl Bell {
 
     /// Wake the thread whose ring reads this.
     pub(super) fn ring(&self) {
-        // It can fail only when the counter is full, and then the reader is awake.
+        // It cannot fail before the counter is full, after 2^64 - 2 rings.
         let _ = nix::unistd::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
@@ -44,27 +46,26 @@ impl std::task::Wake for Bell {
 /// The operation.
 #[derive(Debug)]
 pub(super) struct Wake {
-    /// What is read.
+    /// What is polled.
     bell: Arc<Bell>,
-    /// Where the kernel puts the count.
-    count: Box<[u8; 8]>,
 }
 
 impl Wake {
     /// Not in flight yet.
     pub(super) fn new(bell: &Arc<Bell>) -> Wake {
-        Wake { bell: Arc::clone(bell), count: Box::new([0; 8]) }
+        Wake { bell: Arc::clone(bell) }
     }
 
     /// For the submission queue.
-    pub(super) fn entry(&mut self) -> squeue::Entry {
-        let count = self.count.as_mut_ptr();
-        opcode::Read::new(types::Fd(self.bell.0.as_raw_fd()), count, 8).build()
+    pub(super) fn entry(&self) -> squeue::Entry {
+        let bell = types::Fd(self.bell.0.as_raw_fd());
+        opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build()
     }
 
     /// Somebody has rung: whatever it was about is looked at in any case.
     pub(super) fn complete(self, completion: Completion) -> Next {
         match completion.result {
+            _ if completion.more() => Next::Wait(Op::Wake(self)),
             Err(libc::ECANCELED) => Next::Done,
             _ => Next::Again(Op::Wake(self)),
         }

@@ -26,6 +26,11 @@ pub fn case_name(down: bool, streams: usize) -> String {
     format!("{}, {streams} stream{plural}", if down { "down" } else { "up" })
 }
 
+/// What the case is called in which system calls are counted.
+pub fn calls_case_name(streams: usize) -> String {
+    format!("system calls, down, {streams} streams")
+}
+
 /// Steps that it takes.
 pub fn steps(level: crate::bench::Level) -> usize {
     level.pick(3, 3 * 5 + 1, 8 * 5 + 1)
@@ -53,7 +58,7 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
     // Tracing slows everything, so this is a pass of its own whose times count nowhere.
     let (streams, megabytes) = bench.level.pick((2, 1), (16, 8), (16, 32));
     let bytes = megabytes * 1_000_000 / streams;
-    let case = format!("system calls, down, {streams} streams");
+    let case = calls_case_name(streams);
     bench.interleave(NAME, &case, 1, subjects, |site, subject| {
         let users = site.warm_up(&subject.onion, streams)?;
         let body = site.body(bytes)?;
