@@ -145,6 +145,9 @@ pub const SOCKET_RECEIVED_BYTES_MAX: usize = 128 * 1024;
 /// Bytes that wait to be sent on a socket of a ring, beside those that are being sent.
 pub const SOCKET_OUTGOING_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a socket of a ring whose handle is gone may take to send what was written.
+pub const SOCKET_LINGER_MS: u64 = 2_000;
+
 /// Room that a socket keeps once everything was read.
 pub const SOCKET_BYTES_KEPT: usize = 4 * 1024;
 
@@ -154,7 +157,7 @@ pub const SPIN_MICROSECONDS_MAX: u32 = 1_000;
 /// Connections that a listener on a ring accepts ahead.
 pub const LISTENER_WAITING_MAX: usize = 64;
 
-/// Threads for blocking work on each core's driver.
+/// Threads for blocking work: of the process, and of each driver of tokio's.
 pub const BLOCKING_THREADS_MAX: usize = 4;
 
 /// Tasks a core polls before it looks at sockets and timers again. tokio's default is 61; a smaller

@@ -36,6 +36,33 @@ fn epoll_leaves_nothing_behind() {
     soak(Io::Epoll);
 }
 
+#[test]
+fn a_ring_that_ends_in_the_middle_of_everything_leaves_nothing_behind() {
+    let _alone = ALONE.lock();
+    if matches!(ring::probe(), Err(ring::ProbeError::Forbidden)) {
+        return;
+    }
+    let mut counts = Vec::new();
+    for _ in 0..6 {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors are left");
+        Driver::for_data_core(Io::Uring).expect("it was probed").block_on(async {
+            let socket = ring::Socket::adopt(ours.into()).expect("a ring is here");
+            let (mut read, mut write) = Stream::Ring(socket).into_split();
+            // Neither ends: nobody reads what is sent, and nobody sends.
+            spawn(async move {
+                let _ = write.write_all(&[1; 1_000_000]).await;
+            });
+            spawn(async move {
+                let _ = read.read(&mut [0; 10]).await;
+            });
+            sleep(Duration::from_millis(5)).await;
+        });
+        drop(theirs);
+        counts.push(descriptors());
+    }
+    assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+}
+
 /// Descriptors of this process.
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc is there").count()

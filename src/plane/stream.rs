@@ -197,10 +197,13 @@ where
             match self.inward.phase {
                 Phase::Closed | Phase::Broken => return Poll::Ready(Ok(())),
                 Phase::Closing => {
+                    // From here on, for a backend may also take nothing any more.
+                    if self.linger.is_none() {
+                        self.linger = Some(runtime::sleep(self.linger_max));
+                    }
                     // A backend that has gone is noticed where it is read.
                     let _ = ready!(Pin::new(&mut self.backend_write).poll_shutdown(cx));
                     self.inward.phase = Phase::Closed;
-                    self.linger = Some(runtime::sleep(self.linger_max));
                 }
                 Phase::Open => match &self.inward.held {
                     Some(held) => {

@@ -180,12 +180,14 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, spin: Duration, main: F) -> F
             return output;
         }
         let idle = executor::tick(&queue);
-        let next = timers::advance(Instant::now(), &mut wake);
+        let mut next = timers::advance(Instant::now(), &mut wake);
         wake.drain(..).for_each(Waker::wake);
         let busy = || executor::has_ready() || woken.woken.load(Ordering::SeqCst);
         let idle = idle && !busy();
         if idle && spin > Duration::ZERO {
             look_around(spin, next, || busy() || executor::has_remote(&queue), &mut wake);
+            next = timers::advance(Instant::now(), &mut wake);
+            wake.drain(..).for_each(Waker::wake);
         }
         let idle = idle && !busy();
         let patience = (idle
@@ -196,6 +198,7 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, spin: Duration, main: F) -> F
         let turned = ring::turn(patience, &mut wake);
         executor::unpark(&queue);
         office.wake_up();
+        wake.drain(..).for_each(Waker::wake);
         if let Err(error) = turned {
             // The core is restarted with a new ring.
             panic!("io_uring_enter: {error}");
@@ -212,7 +215,11 @@ fn look_around(
     wake: &mut Vec<Waker>,
 ) {
     let until = Instant::now() + next.map_or(spin, |next| next.min(spin));
-    while ring::turn(None, wake).is_ok() && !busy() && Instant::now() < until {
+    while ring::turn(None, wake).is_ok() {
+        wake.drain(..).for_each(Waker::wake);
+        if busy() || Instant::now() >= until {
+            return;
+        }
         std::hint::spin_loop();
     }
 }

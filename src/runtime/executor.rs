@@ -378,6 +378,8 @@ pub fn spawn(future: impl Future<Output = ()> + Send + 'static) {
         Some(queue) => {
             queue.spawn(future);
         }
+        // As above, once its executor is gone: there may be no tokio below.
+        None if super::core::current_core().is_some() => {}
         None => drop(tokio::spawn(future)),
     }
 }

@@ -38,12 +38,13 @@ mod tests;
 mod wake;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -147,11 +148,13 @@ pub(super) struct Ring {
     /// What is in flight.
     slots: Slots<Op>,
     /// Entries that are to be submitted.
-    entries: std::collections::VecDeque<squeue::Entry>,
+    entries: VecDeque<squeue::Entry>,
     /// Sockets that have something to send.
     dirty: Vec<Arc<socket::Shared>>,
     /// Where the kernel receives.
     buffers: ManuallyDrop<Buffers>,
+    /// Sockets without a handle that may still send, and until when; oldest first.
+    lingering: VecDeque<(Instant, Weak<socket::Shared>)>,
     /// Vectors to be used again.
     spare: Vec<Vec<u8>>,
     /// Completions that were taken out of the queue; kept for its room.
@@ -205,9 +208,10 @@ impl Ring {
             submitter: ManuallyDrop::new(submitter),
             uring,
             slots: Slots::default(),
-            entries: std::collections::VecDeque::new(),
+            entries: VecDeque::new(),
             dirty: Vec::new(),
             buffers: ManuallyDrop::new(buffers),
+            lingering: VecDeque::new(),
             spare: Vec::new(),
             seen: Vec::new(),
             cancel: Vec::new(),
@@ -258,6 +262,10 @@ impl Ring {
 
     /// See [`Errand`].
     fn do_errand(&mut self, errand: Errand) {
+        let begins = matches!(errand, Errand::Receive(_) | Errand::Connect(_) | Errand::Accept(_));
+        if begins && self.office.has_ended() {
+            return;
+        }
         match errand {
             Errand::Receive(socket) => self.start(|key| {
                 let mut state = socket.state();
@@ -270,13 +278,16 @@ impl Ring {
             }),
             Errand::Send(socket) => self.dirty.push(socket),
             Errand::Close(socket) => {
-                let (receiving, sending) = {
+                let receiving = {
                     let state = socket.state();
-                    (state.receiving.filter(|_| !state.stopping), state.sending)
+                    state.receiving.filter(|_| !state.stopping)
                 };
-                for key in receiving.into_iter().chain(sending) {
+                if let Some(key) = receiving {
                     self.cancel(key);
                 }
+                // What was written still goes out, as it would from the kernel's own queue.
+                let until = Instant::now() + Duration::from_millis(limits::SOCKET_LINGER_MS);
+                self.lingering.push_back((until, Arc::downgrade(&socket)));
             }
             Errand::Connect(connect) => {
                 self.start(|key| connect.starts(key).then_some(Op::Connect(connect)));
@@ -308,11 +319,20 @@ impl Ring {
             self.do_errand(errand);
         }
         self.start_sends();
+        let patience = self.end_lingering(patience);
         #[cfg(test)]
         let patience = patience.filter(|_| self.faults.as_ref().is_none_or(|one| !one.waits()));
         while !self.fill_queue() {
+            let left = self.entries.len();
             self.enter(None)?;
+            // Room for what the kernel has to say, or it would take nothing more.
+            self.take_in(wake);
+            if self.entries.len() >= left {
+                break;
+            }
         }
+        // Whoever was found above shall not wait for what comes.
+        let patience = patience.filter(|_| wake.is_empty() && self.entries.is_empty());
         self.enter(patience)?;
         self.take_in(wake);
         Ok(())
@@ -323,14 +343,31 @@ impl Ring {
         let mut dirty = std::mem::take(&mut self.dirty);
         for socket in dirty.drain(..) {
             let spare = self.spare.pop().unwrap_or_default();
-            if let Some(send) = Send::next(&socket, spare) {
-                self.start(|key| {
-                    send.socket().state().sending = Some(key);
-                    Some(Op::Send(send))
-                });
-            }
+            self.start(|key| Send::next(&socket, spare, key).map(Op::Send));
         }
         self.dirty = dirty;
+    }
+
+    /// Cancel the sends of sockets whose time is over; gives how long the wait may be.
+    fn end_lingering(&mut self, patience: Option<Duration>) -> Option<Duration> {
+        while let Some((until, socket)) = self.lingering.front() {
+            let left = until.saturating_duration_since(Instant::now());
+            let socket = socket.upgrade();
+            if socket.is_some() && left > Duration::ZERO {
+                return patience.map(|patience| patience.min(left));
+            }
+            self.lingering.pop_front();
+            let Some(socket) = socket else { continue };
+            let sending = {
+                let mut state = socket.state();
+                state.send_failed = Some(libc::ECANCELED);
+                state.sending
+            };
+            if let Some(key) = sending {
+                self.cancel(key);
+            }
+        }
+        patience
     }
 
     /// Move entries to the submission queue. `false` when it is full before all are there.
@@ -384,6 +421,7 @@ impl Ring {
     /// Take in all completions.
     fn take_in(&mut self, wake: &mut Vec<Waker>) {
         let mut seen = std::mem::take(&mut self.seen);
+        let ended = self.office.has_ended();
         {
             // SAFETY: the only completion queue at this time, on the ring's own thread.
             let completions = unsafe { self.uring.as_ref().completion_shared() };
@@ -405,6 +443,7 @@ impl Ring {
                 cancel: &mut self.cancel,
                 later: &mut self.later,
                 spare: &mut self.spare,
+                ended,
             };
             match operation.complete(key, completion, &mut tick) {
                 Next::Done => self.slots.free(key),
@@ -456,6 +495,8 @@ impl Drop for Ring {
             ring.slots.len() == 0
         });
         while self.office.errands.pop().is_some() {}
+        // Or the thread would keep the ring open until it ends.
+        let _ = self.submitter.unregister_ring_fd();
         // SAFETY: never used again.
         unsafe { ManuallyDrop::drop(&mut self.submitter) };
         // SAFETY: from the box in `new`; the submitter, which borrowed it, is gone.
@@ -504,7 +545,8 @@ impl Drop for Installed {
     }
 }
 
-/// [`Ring::turn`] on the thread's ring; then wakes whom it has to.
+/// [`Ring::turn`] on the thread's ring. Whom it says to wake is woken by the caller, once others
+/// know that the core is awake: it would ring its own bell otherwise.
 ///
 /// # Errors
 /// See there.
@@ -512,9 +554,7 @@ pub(super) fn turn(patience: Option<Duration>, wake: &mut Vec<Waker>) -> io::Res
     RING.with_borrow_mut(|ring| match ring {
         Some(ring) => ring.turn(patience, wake),
         None => Err(io::ErrorKind::NotConnected.into()),
-    })?;
-    wake.drain(..).for_each(Waker::wake);
-    Ok(())
+    })
 }
 
 /// The office of the thread's ring, if it has one.
@@ -531,8 +571,17 @@ pub fn in_flight() -> usize {
 /// Connect over TCP or to a unix socket, on the calling thread's ring.
 ///
 /// # Errors
-/// What `socket(2)` and `connect(2)` say.
+/// What `socket(2)` and `connect(2)` say; for a unix socket `EAGAIN` when the listener's queue is
+/// full.
 pub(super) async fn connect(office: Arc<Office>, peer: SockAddr) -> io::Result<Socket> {
     let socket = socket2::Socket::new(Domain::from(i32::from(peer.family())), Type::STREAM, None)?;
+    if peer.is_unix() {
+        // It is done at once or not at all. A ring would have a kernel thread wait for room in the
+        // listener's queue, for as long as that takes.
+        socket.set_nonblocking(true)?;
+        socket.connect(&peer)?;
+        socket.set_nonblocking(false)?;
+        return Ok(Socket::new(OwnedFd::from(socket), office));
+    }
     connect::connect(&office, OwnedFd::from(socket), peer).await
 }

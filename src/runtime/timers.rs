@@ -145,8 +145,9 @@ impl Wheel {
         self.levels.iter().enumerate().find(|(_, level)| level.used != 0).map(|(number, level)| {
             let width = 6 * number as u32;
             let here = (self.now >> width & 63) as u32;
-            let ahead = level.used.rotate_right(here).trailing_zeros();
-            let slot = (here + ahead) & 63;
+            // On the coarsest level the slot that is now comes last: it is due in a round.
+            let first = here + u32::from(number == LEVELS - 1);
+            let slot = (first + level.used.rotate_right(first).trailing_zeros()) & 63;
             let round = 1_u64 << (width + 6);
             let mut due = (self.now & !(round - 1)) + (u64::from(slot) << width);
             if due <= self.now {

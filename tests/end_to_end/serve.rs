@@ -206,9 +206,14 @@ fn a_lost_introduction_point_is_replaced_and_published_again() {
     let replaced = loop {
         let relay = candidates.next().expect("one of these relays carries a point");
         lab.stop_relay(relay).expect("it runs");
-        let republished =
-            wait_until("a new descriptor", 40, || (revision(&service) > before).then_some(()));
-        if republished.is_ok() {
+        // The point's circuit ends with the relay, at once.
+        let lost = wait_until("a point is lost", 8, || {
+            let points = service.service_status()["instances"][0]["intro_points"].as_u64();
+            (points < Some(3) || revision(&service) > before).then_some(())
+        });
+        if lost.is_ok() {
+            wait_until("a new descriptor", 120, || (revision(&service) > before).then_some(()))
+                .unwrap_or_else(|error| panic!("{}: {error}\n{}", relay.nickname, service.log()));
             break relay.nickname.clone();
         }
         // One relay at a time is lost: circuits have enough to fail over already.

@@ -130,6 +130,7 @@ impl Listener {
             self.office.run(Errand::Accept(Arc::clone(&self.shared)));
         }
         match taken {
+            None if self.office.has_ended() => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Some(fd) => Poll::Ready(fd.map(|fd| Socket::new(fd, Arc::clone(&self.office)))),
             None => Poll::Pending,
         }

@@ -54,10 +54,12 @@ impl Connect {
 
     /// It is connected, or not.
     pub(super) fn complete(self, completion: Completion, tick: &mut Tick<'_>) -> Next {
-        if completion.result == Err(libc::EINTR) {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is cancelled in mid-connect ends with this as well.
+        if completion.result == Err(libc::EINTR) && !answer.given_up && !tick.ended {
+            drop(answer);
             return Next::Again(Op::Connect(self));
         }
-        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         answer.key = None;
         tick.wake.extend(answer.waker.take());
         answer.result = Some(match completion.result {
@@ -95,6 +97,7 @@ impl Future for Connecting {
         let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         match answer.result.take() {
             Some(result) => Poll::Ready(result.map(|fd| Socket::new(fd, Arc::clone(&self.office)))),
+            None if self.office.has_ended() => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             None => {
                 answer.waker = Some(cx.waker().clone());
                 Poll::Pending

@@ -77,6 +77,8 @@ pub(super) struct Tick<'a> {
     pub(super) later: &'a mut Vec<Errand>,
     /// Vectors to be used again.
     pub(super) spare: &'a mut Vec<Vec<u8>>,
+    /// Whether the ring has ended: nothing is submitted once more.
+    pub(super) ended: bool,
 }
 
 impl Op {

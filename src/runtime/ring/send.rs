@@ -9,6 +9,7 @@ use std::sync::Arc;
 use io_uring::{opcode, squeue, types};
 
 use super::op::{Completion, Next, Op, Tick};
+use super::slots::Key;
 use super::socket::Shared;
 use crate::limits;
 
@@ -24,13 +25,14 @@ pub(super) struct Send {
 }
 
 impl Send {
-    /// Send what waits in the socket, if anything may be.
-    pub(super) fn next(socket: &Arc<Shared>, spare: Vec<u8>) -> Option<Send> {
+    /// Send what waits in the socket, under this key, unless it sends already or cannot any more.
+    pub(super) fn next(socket: &Arc<Shared>, spare: Vec<u8>, key: Key) -> Option<Send> {
         let mut state = socket.state();
         state.dirty = false;
-        if state.closed || state.outgoing.is_empty() || state.send_failed.is_some() {
+        if state.sending.is_some() || state.outgoing.is_empty() || state.send_failed.is_some() {
             return None;
         }
+        state.sending = Some(key);
         let bytes = std::mem::replace(&mut state.outgoing, spare);
         drop(state);
         Some(Send { socket: Arc::clone(socket), bytes, sent: 0 })
@@ -43,11 +45,6 @@ impl Send {
         opcode::Send::new(types::Fd(self.socket.fd()), rest.as_ptr(), length)
             .flags(libc::MSG_NOSIGNAL)
             .build()
-    }
-
-    /// Whose it is.
-    pub(super) fn socket(&self) -> &Arc<Shared> {
-        &self.socket
     }
 
     /// The kernel has taken some bytes, or will take none.
@@ -63,22 +60,25 @@ impl Send {
                 return Next::Done;
             }
         }
-        if self.sent < self.bytes.len() {
-            if !self.socket.state().closed {
-                return Next::Again(Op::Send(self));
-            }
-            self.socket.state().sending = None;
-            return Next::Done;
+        let mut state = self.socket.state();
+        let given_up = tick.ended || state.send_failed.is_some();
+        if self.sent < self.bytes.len() && !given_up {
+            drop(state);
+            return Next::Again(Op::Send(self));
         }
+        tick.wake.extend(state.writer.take());
         self.bytes.clear();
         self.sent = 0;
-        let mut state = self.socket.state();
-        tick.wake.extend(state.writer.take());
-        if state.closed || state.outgoing.is_empty() {
+        if state.outgoing.is_empty() || given_up {
             state.sending = None;
+            // Neither vector stays with the socket, which may have nothing to send for hours.
+            let other = std::mem::take(&mut state.outgoing);
             drop(state);
-            if tick.spare.len() < limits::RING_SPARE_VECTORS_MAX {
-                tick.spare.push(self.bytes);
+            for mut vector in [self.bytes, other] {
+                if vector.capacity() > 0 && tick.spare.len() < limits::RING_SPARE_VECTORS_MAX {
+                    vector.clear();
+                    tick.spare.push(vector);
+                }
             }
             return Next::Done;
         }

@@ -136,8 +136,8 @@ impl Shared {
     }
 }
 
-/// A handle to a connected socket. Dropping it closes the connection: what was written and not
-/// flushed is lost.
+/// A handle to a connected socket. Dropping it closes the connection: what was written goes out
+/// before that, for at most [`limits::SOCKET_LINGER_MS`].
 #[derive(Debug)]
 pub struct Socket {
     /// See there.
@@ -206,6 +206,10 @@ impl Socket {
         drop(state);
         if rearm {
             self.run(Errand::Receive);
+            // It may have ended since: then nobody would wake the reader.
+            if self.shared.office.has_ended() {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            }
         }
         Poll::Pending
     }
@@ -292,7 +296,7 @@ impl Drop for Socket {
             (state.reader, state.writer) = (None, None);
             state.receiving.is_some() || state.sending.is_some() || state.dirty
         };
-        // Closing a descriptor ends no operation: each is cancelled, and the last one closes it.
+        // Closing a descriptor ends no operation: the last one to end closes it.
         if in_flight {
             self.run(Errand::Close);
         }
