@@ -7,16 +7,24 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustbalance::base::counters::InstanceCounters;
 use rustbalance::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
+use rustbalance::onion::descriptor;
+use rustbalance::onion::period::PeriodKeys;
 use rustbalance::plane::Plane;
 use rustbalance::plane::config::{BackendAddress, PortConfig, PortTarget};
 use rustbalance::runtime::{self, Driver, Mailbox};
+use rustbalance::vault::MasterKey;
+use tor_bytes::Reader;
 use tor_hscrypto::pk::{HsIntroPtSessionIdKey, HsSvcNtorKeypair};
-use tor_llcrypto::pk::ed25519;
+use tor_hscrypto::time::TimePeriod;
+use tor_linkspec::EncodedLinkSpec;
+use tor_llcrypto::pk::{curve25519, ed25519};
+use tor_netdir::params::NetParameters;
+use tor_netdoc::doc::hsdesc::IntroPointDesc;
 use tor_proto::client::circuit::handshake::hs_ntor;
 
 /// Run `work` on a core's driver, and give what it gives.
@@ -126,6 +134,44 @@ fn introduce2(criterion: &mut Criterion) {
     });
 }
 
+/// A point at a relay that does not exist; its part of the document is like that of any other.
+fn point(number: u8) -> IntroPointDesc {
+    let mut rng = rand::rng();
+    let secret = curve25519::StaticSecret::random_from_rng(&mut rng);
+    // An IPv4 link specifier: type 0, six bytes.
+    let specifier: EncodedLinkSpec = Reader::from_slice(&[0, 6, 127, number, 0, 1, 0x13, 0x88])
+        .extract()
+        .expect("a well-formed link specifier");
+    IntroPointDesc::builder()
+        .link_specifiers(vec![specifier])
+        .ipt_kp_ntor(curve25519::PublicKey::from(&secret))
+        .kp_hs_ipt_sid(ed25519::Keypair::generate(&mut rng).verifying_key().into())
+        .kp_hss_ntor(HsSvcNtorKeypair::generate(&mut rng).public().clone())
+        .build()
+        .expect("every field is set")
+}
+
+/// What the control core does for each publication, but for the uploads.
+fn descriptors(criterion: &mut Criterion) {
+    let period = TimePeriod::from_parts(1440, 20_000, 12 * 3600);
+    let master = MasterKey::generate();
+    criterion.bench_function("descriptor/derive the keys of a period", |bencher| {
+        bencher.iter(|| PeriodKeys::derive(&master, period).expect("any key can be blinded"));
+    });
+    let keys = PeriodKeys::derive(&master, period).expect("any key can be blinded");
+    let (params, now) = (NetParameters::default(), SystemTime::now());
+    for count in [3, 16, 20] {
+        let points: Vec<_> = (0..count).map(|at| (usize::from(at) / 3, point(at))).collect();
+        let name = format!("descriptor/build and sign, {count} points");
+        criterion.bench_function(&name, |bencher| {
+            bencher.iter(|| {
+                let built = descriptor::build(&keys, &points, 7, &params, now);
+                built.expect("it can be built").text().len()
+            });
+        });
+    }
+}
+
 /// Bytes of one body of the copy loop.
 const BODY_BYTES: usize = 4 << 20;
 
@@ -228,5 +274,5 @@ fn relay(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot, mailbox, tasks, introduce2, relay);
+criterion_group!(hot, mailbox, tasks, introduce2, descriptors, relay);
 criterion_main!(hot);

@@ -133,7 +133,7 @@ async fn tokio_stream(address: SocketAddr) -> tokio::net::TcpStream {
 
 /// Take over an accepted socket.
 async fn adopt(kind: Kind, socket: std::net::TcpStream) -> Stream {
-    if kind == Kind::Ring {
+    if matches!(kind, Kind::Ring | Kind::Epoll) {
         return Stream::Ring(ring::Socket::adopt(socket.into()).expect("a ring is here"));
     }
     socket.set_nonblocking(true).expect("it can be");

@@ -6,7 +6,7 @@
 //!  +--------------+   +--------------+    +--------------+
 //!  | executor     |<->| executor     |<-->| executor     |   ours, thread-local, found by the
 //!  | driver       |   | driver       |    | driver       |   zero-sized `CoreRuntime`; a ring is
-//!  | (tokio)      |   | (ring)       |    | (ring)       |   an io_uring, else tokio (epoll)
+//!  | (tokio)      |   | (ring)       |    | (ring)       |   an io_uring, else runs on epoll
 //!  +--------------+   +--------------+    +--------------+
 //!         '---------- runtime::mailbox ----------'
 //! ```

@@ -42,7 +42,7 @@ pub enum DescriptorError {
 
 /// A signed descriptor, ready for upload.
 #[derive(Clone, Debug)]
-pub(super) struct Descriptor {
+pub struct Descriptor {
     /// The document.
     pub(super) text: Arc<str>,
     /// Its revision counter.
@@ -74,11 +74,19 @@ fn flow_control(params: &NetParameters) -> (Protocols, u8) {
     ([FLOWCTRL_AUTH_SENDME, FLOWCTRL_CC].into_iter().collect(), params.cc_sendme_inc.into())
 }
 
-/// Build and sign the descriptor of one period.
+impl Descriptor {
+    /// The document as HSDirs get it.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Build and sign the descriptor of one period, from points with the numbers of their instances,
+/// at most [`limits::INTRO_POINTS_MAX`].
 ///
 /// # Errors
 /// [`DescriptorError`].
-pub(super) fn build(
+pub fn build(
     period: &PeriodKeys,
     points: &[(usize, IntroPointDesc)],
     revision: u64,

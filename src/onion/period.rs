@@ -36,7 +36,7 @@ pub(super) struct Period {
 }
 
 /// The keys of one time period.
-pub(super) struct PeriodKeys {
+pub struct PeriodKeys {
     /// Public blinded key.
     pub(super) blinded: HsBlindIdKey,
     /// Signs the descriptor's signing key.
@@ -49,10 +49,10 @@ pub(super) struct PeriodKeys {
 
 impl PeriodKeys {
     /// Derive the keys of one period.
-    pub(super) fn derive(
-        master: &MasterKey,
-        time_period: TimePeriod,
-    ) -> Result<PeriodKeys, PeriodError> {
+    ///
+    /// # Errors
+    /// [`PeriodError::Blinding`], with a chance of one in 2^250.
+    pub fn derive(master: &MasterKey, time_period: TimePeriod) -> Result<PeriodKeys, PeriodError> {
         let (blinded, keypair, subcredential) =
             master
                 .keypair()

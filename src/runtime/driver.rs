@@ -1,14 +1,15 @@
-//! What drives a core: an io_uring of its own, or tokio's `current_thread` runtime (epoll).
+//! What drives a core: on a data core a ring of its own, over io_uring or epoll; on the control
+//! core tokio's `current_thread` runtime.
 //!
 //! ```text
-//!   ring:   run a batch of tasks -> wake due timers -> one io_uring_enter(2), which waits if
-//!           nothing is ready -> wake who has got something -> ...
-//!   epoll:  the executor is a task of tokio's
+//!   data core:     read the clock -> wake due timers -> run a batch of tasks -> one turn of the
+//!                  ring, which waits if nothing is ready -> wake who has got something -> ...
+//!   control core:  the executor is a task of tokio's
 //! ```
 //!
-//! The control core is always on tokio, where the admin socket and arti's directory code are at
-//! home; nothing hot runs there. A batch is bounded ([`crate::limits::RUNNER_BATCH_TASKS`]), so
-//! that sockets, timers and other cores have their turn however busy the tasks are.
+//! On tokio the admin socket and arti's directory code are at home; nothing hot runs there. A batch
+//! is bounded ([`crate::limits::RUNNER_BATCH_TASKS`]), so that sockets, timers and other cores have
+//! their turn however busy the tasks are.
 
 use std::future::Future;
 use std::io;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::executor::{self, Executor, RunQueue};
 use super::ring::{self, Ring};
+use super::time;
 use super::timers::{self, Timers};
 use crate::limits;
 
@@ -27,7 +29,7 @@ use crate::limits;
 pub enum Io {
     /// An io_uring for each core.
     Uring,
-    /// epoll, by tokio.
+    /// An epoll for each core, and system calls of its own thread.
     Epoll,
 }
 
@@ -106,17 +108,11 @@ impl Driver {
     /// # Errors
     /// When the kernel refuses the descriptors or the memory that the driver needs.
     pub fn for_data_core(io: Io) -> io::Result<Driver> {
-        match io {
-            Io::Uring => {
-                let kind = Kind::Ring(Box::new(Ring::new()?));
-                Ok(Driver { kind, spin: Duration::ZERO })
-            }
-            Io::Epoll => Driver::new(),
-        }
+        Ok(Driver { kind: Kind::Ring(Box::new(Ring::new(io)?)), spin: Duration::ZERO })
     }
 
     /// Look around for so long before sleeping: what comes within that time is served without a
-    /// wake by the kernel, for the price of a core that is busy with nothing. Only on a ring.
+    /// wake by the kernel, for the price of a core that is busy with nothing. Only on a data core.
     #[must_use]
     pub fn spinning(self, spin: Duration) -> Driver {
         Driver { spin, ..self }
@@ -173,23 +169,32 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, spin: Duration, main: F) -> F
     let waker = Waker::from(Arc::clone(&woken));
     let mut main = std::pin::pin!(main);
     let mut wake = Vec::new();
+    let clock = time::Clock::start();
     loop {
+        let now = clock.read();
+        timers::advance(now, &mut wake);
+        wake.drain(..).for_each(Waker::wake);
         if woken.woken.swap(false, Ordering::SeqCst)
             && let Poll::Ready(output) = main.as_mut().poll(&mut Context::from_waker(&waker))
         {
             return output;
         }
         let idle = executor::tick(&queue);
-        let mut next = timers::advance(Instant::now(), &mut wake);
-        wake.drain(..).for_each(Waker::wake);
         let busy = || executor::has_ready() || woken.woken.load(Ordering::SeqCst);
-        let idle = idle && !busy();
+        let mut idle = idle && !busy();
+        let mut next = None;
+        if idle {
+            // With the timers that the batch has set.
+            next = timers::advance(Instant::now(), &mut wake);
+            wake.drain(..).for_each(Waker::wake);
+            idle = !busy();
+        }
         if idle && spin > Duration::ZERO {
             look_around(spin, next, || busy() || executor::has_remote(&queue), &mut wake);
             next = timers::advance(Instant::now(), &mut wake);
             wake.drain(..).for_each(Waker::wake);
+            idle = !busy();
         }
-        let idle = idle && !busy();
         let patience = (idle
             && executor::park(&queue)
             && office.fall_asleep()
@@ -201,7 +206,7 @@ pub(super) fn block_on_ring<F: Future>(ring: Ring, spin: Duration, main: F) -> F
         wake.drain(..).for_each(Waker::wake);
         if let Err(error) = turned {
             // The core is restarted with a new ring.
-            panic!("io_uring_enter: {error}");
+            panic!("the core's driver failed: {error}");
         }
     }
 }

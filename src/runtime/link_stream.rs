@@ -28,7 +28,7 @@ use super::core::{CoreId, LinkRecord, current_core, current_group};
 use super::ring;
 use crate::limits;
 
-/// The socket, on either driver.
+/// The socket, on the driver of a data core or of the control core.
 enum Socket {
     /// On tokio, registered with the driver of this core.
     Tokio(TcpStream, Option<CoreId>),

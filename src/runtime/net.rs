@@ -1,4 +1,5 @@
-//! Connections to backends, on whichever driver the calling core has.
+//! Connections to backends, on whichever driver the calling core has: a ring on data cores, tokio
+//! on the control core and in tests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +19,9 @@ use super::ring;
 pub enum Stream {
     /// On a ring, over whatever.
     Ring(ring::Socket),
-    /// On tokio, over TCP.
+    /// On the control core, over TCP.
     Tcp(tokio::net::TcpStream),
-    /// On tokio, to a unix socket.
+    /// On the control core, to a unix socket.
     Unix(tokio::net::UnixStream),
 }
 
@@ -89,9 +90,9 @@ impl Stream {
 pub enum ReadHalf {
     /// On a ring.
     Ring(Arc<ring::Socket>),
-    /// On tokio, over TCP.
+    /// On the control core, over TCP.
     Tcp(tcp::OwnedReadHalf),
-    /// On tokio, from a unix socket.
+    /// On the control core, from a unix socket.
     Unix(unix::OwnedReadHalf),
 }
 
@@ -100,9 +101,9 @@ pub enum ReadHalf {
 pub enum WriteHalf {
     /// On a ring.
     Ring(Arc<ring::Socket>),
-    /// On tokio, over TCP.
+    /// On the control core, over TCP.
     Tcp(tcp::OwnedWriteHalf),
-    /// On tokio, to a unix socket.
+    /// On the control core, to a unix socket.
     Unix(unix::OwnedWriteHalf),
 }
 

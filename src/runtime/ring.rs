@@ -1,10 +1,12 @@
-//! One io_uring: the driver of a data core.
+//! The driver of a data core: operations are begun, and their completions come back. An io_uring
+//! does them ([`uring`]), or, where there is none, this thread itself when epoll(7) says that they
+//! will not wait ([`readiness`]).
 //!
 //! ```text
 //!   sockets, on any thread --errand--> [office] --.
-//!   sockets, on this thread --errand------------- ring: slots --entries--> kernel
-//!        ^                                          |  ^                      |
-//!        '------------ wakers ----------------------'  '----- completions ----'
+//!   sockets, on this thread --errand------------- ring: slots --operations--> engine
+//!        ^                                          |  ^                        |
+//!        '------------ wakers ----------------------'  '----- completions ------'
 //! ```
 //!
 //! Used by the core's own thread only (`SINGLE_ISSUER`); the kernel does its part when that thread
@@ -29,12 +31,14 @@ mod connect;
 mod faults;
 mod op;
 mod probe;
+mod readiness;
 mod receive;
 mod send;
 mod slots;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod uring;
 mod wake;
 
 use std::cell::RefCell;
@@ -42,15 +46,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::SegQueue;
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, Submitter, opcode, squeue, types};
 use socket2::{Domain, SockAddr, Type};
 
 pub use self::accept::Listener;
@@ -61,10 +62,13 @@ use self::accept::Accept;
 use self::buffers::Buffers;
 use self::connect::Connect;
 use self::op::{Completion, Next, Op, Tick};
+use self::readiness::Readiness;
 use self::receive::Receive;
 use self::send::Send;
 use self::slots::{Key, Slots};
+use self::uring::Uring;
 use self::wake::{Bell, Wake};
+use super::driver::Io;
 use super::park::Parking;
 use crate::limits;
 
@@ -139,20 +143,24 @@ impl Office {
     }
 }
 
+/// Who does the operations.
+enum Engine {
+    /// The kernel.
+    Uring(Uring),
+    /// This thread.
+    Readiness(Readiness),
+}
+
 /// See the module.
 pub(super) struct Ring {
-    /// The one submitter, so that the registered descriptor is used. Borrows `uring`.
-    submitter: ManuallyDrop<Submitter<'static>>,
-    /// The queues; from a `Box`, freed in `drop`.
-    uring: NonNull<IoUring>,
+    /// Who does the operations. Ends before the buffers.
+    engine: Engine,
     /// What is in flight.
     slots: Slots<Op>,
-    /// Entries that are to be submitted.
-    entries: VecDeque<squeue::Entry>,
     /// Sockets that have something to send.
     dirty: Vec<Arc<socket::Shared>>,
-    /// Where the kernel receives.
-    buffers: ManuallyDrop<Buffers>,
+    /// Where bytes are received.
+    buffers: Buffers,
     /// Sockets without a handle that may still send, and until when; oldest first.
     lingering: VecDeque<(Instant, Weak<socket::Shared>)>,
     /// Vectors to be used again.
@@ -179,25 +187,26 @@ impl Ring {
     /// A ring for the calling thread.
     ///
     /// # Errors
-    /// What `io_uring_setup(2)` and `io_uring_register(2)` say.
-    pub(super) fn new() -> io::Result<Ring> {
-        Ring::of_size(limits::RING_ENTRIES, limits::RING_BUFFERS, limits::RING_BUFFER_BYTES)
+    /// What `io_uring_setup(2)` and `io_uring_register(2)` say, or `epoll_create1(2)`.
+    pub(super) fn new(io: Io) -> io::Result<Ring> {
+        Ring::of_size(io, limits::RING_ENTRIES, limits::RING_BUFFERS, limits::RING_BUFFER_BYTES)
     }
 
     /// One with so many entries, and so many buffers of so many bytes.
     ///
     /// # Errors
     /// See [`Ring::new`].
-    fn of_size(entries: u32, buffers: u16, buffer_bytes: usize) -> io::Result<Ring> {
-        let uring = Box::new(set_up(entries)?);
+    fn of_size(io: Io, entries: u32, buffers: u16, buffer_bytes: usize) -> io::Result<Ring> {
         let mut buffers = Buffers::new(buffers, buffer_bytes)?;
         let bell = Bell::new()?;
-        let uring = NonNull::from(Box::leak(uring));
-        // SAFETY: from a box that was just leaked; freed in `drop`, after the submitter's last use.
-        let mut submitter = unsafe { uring.as_ref() }.submitter();
-        // A failure of either is not one of memory: the ring just serves without.
-        let _ = submitter.register_ring_fd();
-        let registered = buffers.register(&submitter);
+        let engine = match io {
+            Io::Uring => {
+                let uring = Uring::new(entries)?;
+                uring.register(&mut buffers)?;
+                Engine::Uring(uring)
+            }
+            Io::Epoll => Engine::Readiness(Readiness::new()?),
+        };
         let office = Office {
             errands: SegQueue::new(),
             parking: Parking::default(),
@@ -205,12 +214,10 @@ impl Ring {
             bell: Arc::clone(&bell),
         };
         let mut ring = Ring {
-            submitter: ManuallyDrop::new(submitter),
-            uring,
+            engine,
             slots: Slots::default(),
-            entries: VecDeque::new(),
             dirty: Vec::new(),
-            buffers: ManuallyDrop::new(buffers),
+            buffers,
             lingering: VecDeque::new(),
             spare: Vec::new(),
             seen: Vec::new(),
@@ -220,7 +227,6 @@ impl Ring {
             #[cfg(test)]
             faults: None,
         };
-        registered?;
         ring.start(|_| Some(Op::Wake(Wake::new(&bell))));
         Ok(ring)
     }
@@ -243,7 +249,7 @@ impl Ring {
         self.slots.put_back(key, operation);
     }
 
-    /// Have the kernel do an operation, with the next turn.
+    /// Have an operation done, with the next turn.
     fn submit(&mut self, key: Key, operation: &Op) {
         #[cfg(test)]
         if let Some(faults) = &mut self.faults
@@ -251,13 +257,28 @@ impl Ring {
         {
             return;
         }
-        self.entries.push_back(operation.entry().user_data(key.user_data()));
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.push(operation.entry().user_data(key.user_data())),
+            Engine::Readiness(readiness) => readiness.begin(key),
+        }
     }
 
     /// Have an operation cancelled. It ends with a completion of its own.
     fn cancel(&mut self, key: Key) {
-        let entry = opcode::AsyncCancel::new(key.user_data()).build();
-        self.entries.push_back(entry.user_data(Key::NONE));
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.cancel(key),
+            Engine::Readiness(readiness) => readiness.cancel(key),
+        }
+    }
+
+    /// Have all of them cancelled.
+    fn cancel_all(&mut self) {
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.cancel_all(),
+            Engine::Readiness(readiness) => {
+                self.slots.iter_with_keys().for_each(|(key, _)| readiness.cancel(key));
+            }
+        }
     }
 
     /// See [`Errand`].
@@ -322,20 +343,44 @@ impl Ring {
         let patience = self.end_lingering(patience);
         #[cfg(test)]
         let patience = patience.filter(|_| self.faults.as_ref().is_none_or(|one| !one.waits()));
-        while !self.fill_queue() {
-            let left = self.entries.len();
-            self.enter(None)?;
+        match &mut self.engine {
+            Engine::Uring(_) => self.turn_uring(patience, wake)?,
+            Engine::Readiness(readiness) => {
+                let patience = patience.filter(|_| wake.is_empty());
+                readiness.turn(patience, &self.slots, &mut self.buffers, &mut self.seen)?;
+            }
+        }
+        self.take_in(wake);
+        Ok(())
+    }
+
+    /// The io_uring's part of a turn.
+    fn turn_uring(&mut self, patience: Option<Duration>, wake: &mut Vec<Waker>) -> io::Result<()> {
+        while let Engine::Uring(uring) = &mut self.engine
+            && !uring.fill_queue()
+        {
+            let left = uring.waiting();
+            uring.enter(None)?;
             // Room for what the kernel has to say, or it would take nothing more.
             self.take_in(wake);
-            if self.entries.len() >= left {
+            if self.waiting() >= left {
                 break;
             }
         }
         // Whoever was found above shall not wait for what comes.
-        let patience = patience.filter(|_| wake.is_empty() && self.entries.is_empty());
-        self.enter(patience)?;
-        self.take_in(wake);
-        Ok(())
+        let patience = patience.filter(|_| wake.is_empty() && self.waiting() == 0);
+        match &mut self.engine {
+            Engine::Uring(uring) => uring.enter(patience),
+            Engine::Readiness(_) => Ok(()),
+        }
+    }
+
+    /// Entries that wait for room in the submission queue.
+    fn waiting(&self) -> usize {
+        match &self.engine {
+            Engine::Uring(uring) => uring.waiting(),
+            Engine::Readiness(_) => 0,
+        }
     }
 
     /// Begin to send for every socket that has something and does not send.
@@ -370,62 +415,12 @@ impl Ring {
         patience
     }
 
-    /// Move entries to the submission queue. `false` when it is full before all are there.
-    fn fill_queue(&mut self) -> bool {
-        if self.entries.is_empty() {
-            return true;
-        }
-        // SAFETY: this is the only submission queue at this time, on the ring's own thread.
-        let mut queue = unsafe { self.uring.as_ref().submission_shared() };
-        while let Some(entry) = self.entries.front() {
-            // SAFETY: what the entry points to belongs to an operation in a slot, which stays there
-            // until its last completion.
-            if unsafe { queue.push(entry) }.is_err() {
-                return false;
-            }
-            self.entries.pop_front();
-        }
-        true
-    }
-
-    /// Enter the kernel, unless there is no reason to.
-    fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
-        let (idle, waiting) = {
-            // SAFETY: the only ones at this time, on the ring's own thread.
-            let (queue, completions) = unsafe {
-                let uring = self.uring.as_ref();
-                (uring.submission_shared(), uring.completion_shared())
-            };
-            let news = queue.taskrun() || queue.cq_overflow();
-            (queue.is_empty() && !news, !completions.is_empty())
-        };
-        let entered = match patience.filter(|patience| !waiting && !patience.is_zero()) {
-            None if idle => return Ok(()),
-            None => self.submitter.submit(),
-            Some(patience) => {
-                let patience = Timespec::from(patience);
-                self.submitter.submit_with_args(1, &SubmitArgs::new().timespec(&patience))
-            }
-        };
-        match entered {
-            Ok(_) => Ok(()),
-            Err(error) => match error.raw_os_error() {
-                // The time is over; a signal; completions have to be taken in first; memory is
-                // short: what was not submitted is submitted the next time.
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                _ => Err(error),
-            },
-        }
-    }
-
     /// Take in all completions.
     fn take_in(&mut self, wake: &mut Vec<Waker>) {
         let mut seen = std::mem::take(&mut self.seen);
         let ended = self.office.has_ended();
-        {
-            // SAFETY: the only completion queue at this time, on the ring's own thread.
-            let completions = unsafe { self.uring.as_ref().completion_shared() };
-            seen.extend(completions.map(|entry| (entry.user_data(), Completion::new(&entry))));
+        if let Engine::Uring(uring) = &mut self.engine {
+            uring.completions(&mut seen);
         }
         #[cfg(test)]
         if let Some(faults) = &mut self.faults {
@@ -490,42 +485,17 @@ impl Drop for Ring {
         self.office.ended.store(true, Ordering::Release);
         self.turn_until(limits::RING_END_MS, |ring| {
             // Each time, for what was submitted once more because it had just come to an end.
-            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-            ring.entries.push_back(all.user_data(Key::NONE));
+            ring.cancel_all();
             ring.slots.len() == 0
         });
         while self.office.errands.pop().is_some() {}
-        // Or the thread would keep the ring open until it ends.
-        let _ = self.submitter.unregister_ring_fd();
-        // SAFETY: never used again.
-        unsafe { ManuallyDrop::drop(&mut self.submitter) };
-        // SAFETY: from the box in `new`; the submitter, which borrowed it, is gone.
-        drop(unsafe { Box::from_raw(self.uring.as_ptr()) });
-        if self.slots.len() == 0 {
-            // SAFETY: never used again, and nothing is in flight that the kernel would write there.
-            unsafe { ManuallyDrop::drop(&mut self.buffers) };
-        } else {
+        if self.slots.len() > 0 {
             tracing::warn!("{} operations did not end: their memory is kept", self.slots.len());
-            let slots = std::mem::take(&mut self.slots);
-            let _ = ManuallyDrop::new(slots);
+            self.buffers.keep();
+            let _ = ManuallyDrop::new(std::mem::take(&mut self.slots));
         }
+        // The fields follow in their order: the kernel knows the buffers until the engine is gone.
     }
-}
-
-/// Make a ring with everything that the kernel offers of what this module asks for.
-fn set_up(entries: u32) -> io::Result<IoUring> {
-    let mut builder = IoUring::builder();
-    builder
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .setup_clamp()
-        .setup_cqsize(entries * 4)
-        .dontfork();
-    // Known from Linux 6.6 on.
-    let without_array = builder.clone().setup_no_sqarray().build(entries);
-    without_array.or_else(|_| builder.build(entries))
 }
 
 /// The ring of the calling thread, for as long as this lives.

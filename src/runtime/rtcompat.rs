@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::channel::oneshot;
@@ -84,6 +84,10 @@ impl SleepProvider for CoreRuntime {
 
     fn sleep(&self, duration: Duration) -> Self::SleepFuture {
         time::sleep(duration)
+    }
+
+    fn now(&self) -> Instant {
+        time::now()
     }
 }
 

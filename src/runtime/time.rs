@@ -3,11 +3,49 @@
 //! Called by every area instead of a runtime's own functions, so that the same code runs on a data
 //! core's ring, on the control core, and in a test.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::timers::{self, Timer};
+
+thread_local! {
+    /// The clock as this data core has last read it.
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The time, as the calling core's batch began with it: arti asks several times for each cell. On a
+/// thread that is no data core, the clock's. Never ahead of the clock, and behind it by at most
+/// one batch of tasks, which is little beside any round trip through Tor.
+pub fn now() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// The clock of a data core, for as long as this lives.
+pub(super) struct Clock(());
+
+impl Clock {
+    /// From now on [`now`] does not read the clock on this thread.
+    pub(super) fn start() -> Clock {
+        let clock = Clock(());
+        clock.read();
+        clock
+    }
+
+    /// Read the clock.
+    pub(super) fn read(&self) -> Instant {
+        let now = Instant::now();
+        NOW.set(Some(now));
+        now
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        NOW.set(None);
+    }
+}
 
 /// A future that is ready at a time. It may be polled and dropped on another core than the one that
 /// made it.
@@ -85,4 +123,30 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
         Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{now, sleep};
+    use crate::runtime::{Driver, Io};
+
+    #[test]
+    fn a_batch_has_one_time_and_the_next_has_another() {
+        let driver = Driver::for_data_core(Io::Epoll).expect("descriptors are left");
+        driver.block_on(async {
+            let first = now();
+            while first.elapsed() < Duration::from_millis(2) {
+                std::hint::spin_loop();
+            }
+            assert_eq!(now(), first);
+            assert!(now() < Instant::now());
+            sleep(Duration::from_millis(3)).await;
+            assert!(now() >= first + Duration::from_millis(3));
+        });
+        let before = now();
+        assert!(before.elapsed() < Duration::from_secs(1));
+        assert!(now() >= before);
+    }
 }

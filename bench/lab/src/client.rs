@@ -16,7 +16,7 @@ use crate::socks;
 pub use crate::socks::{SocksAddress, Stream};
 use crate::wait::{free_port, wait_until};
 
-/// How long one request may take.
+/// How long one request may take, unless said otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running C tor client.
@@ -28,6 +28,8 @@ pub struct Client {
     control: ControlAddress,
     /// Its process.
     pid: u32,
+    /// How long it waits for each answer.
+    timeout: Duration,
 }
 
 /// The answer to a request.
@@ -110,7 +112,7 @@ impl Lab {
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
         node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
-        let client = Client { socks, control, pid: child.id() };
+        let client = Client { socks, control, pid: child.id(), timeout: REQUEST_TIMEOUT };
         // With part of the directory it could build circuits, but not find every HSDir: it would
         // then wait for the next consensus with a fetch.
         progress.tell("reading the directory");
@@ -122,6 +124,12 @@ impl Lab {
 }
 
 impl Client {
+    /// The same, which gives a request up after `timeout`.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Client {
+        Client { timeout, ..self }
+    }
+
     /// Its SOCKS port.
     pub fn socks(&self) -> &SocksAddress {
         &self.socks
@@ -150,7 +158,7 @@ impl Client {
     /// # Errors
     /// When tor cannot.
     pub fn stream(&self, host: &str, port: u16, user: &str) -> Result<Stream> {
-        socks::connect(&self.socks, host, port, user, REQUEST_TIMEOUT)
+        socks::connect(&self.socks, host, port, user, self.timeout)
     }
 
     /// Fetch `path` on circuits that `user` alone has.

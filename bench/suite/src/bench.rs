@@ -151,6 +151,8 @@ impl Bench {
                         self.say(&format!("round {} of {case} is void: {why}", round + 1));
                         results.push((subject.name.clone(), Values::new()));
                         void = Some(why);
+                        // Nobody's figures of this round will count.
+                        break;
                     }
                 }
             }

@@ -170,7 +170,7 @@ fn bounds(verdicts: &[Verdict]) -> String {
 fn claims(bench: &Bench) -> String {
     let samples = &bench.samples;
     let ours = Kind::rustbalance(2).name();
-    let model = scale::Model::of(samples, &[&ours], bench.level.pick(2, 4, 4));
+    let model = scale::Model::of(samples, &[&ours], bench.level);
     let Some(model) = model else { return String::new() };
     let one = Kind::rustbalance(1).name();
     let case = clients::case_name(bench.level);

@@ -18,6 +18,10 @@ pub const SINK: u16 = 81;
 /// Bytes of the small page.
 pub const PAGE_BYTES: usize = 1000;
 
+/// How long a client waits for an answer. A C tor client that has lost a circuit while it was being
+/// introduced may take two minutes to notice; such a round is void either way.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Everything around the subjects.
 pub struct Site {
     /// The network.
@@ -50,7 +54,8 @@ impl Site {
         std::fs::create_dir_all(&root)?;
         let page = random_file(&root, "page", PAGE_BYTES)?;
         let nginx = lab.nginx(&root)?;
-        let clients = vec![lab.client("one")?, lab.client("two")?];
+        let client = |name| lab.client(name).map(|client| client.with_timeout(PATIENCE));
+        let clients = vec![client("one")?, client("two")?];
         Ok(Site { lab, clients, nginx, sink: start_sink()?, root, page, rustbalance })
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use rustbalance_lab::{OnionService, OnionServiceSpec, free_port};
 
 use crate::cost::Tree;
+use crate::inside::Inside;
 use crate::site::{SINK, Site, WEB};
 
 /// What can be compared. All with vanguards lite unless said otherwise.
@@ -131,6 +132,19 @@ impl Subject {
             Again::No => bail!("{} cannot be restarted as one", self.name),
         }
         Ok(())
+    }
+
+    /// What it does inside, where it can be asked: RustBalance says, C tor does not.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn inside(&self, site: &Site) -> Result<Option<Inside>> {
+        match (&self.again, &self.child) {
+            (Again::RustBalance(config, _), Some(child)) => {
+                Inside::look(&site.rustbalance, config, child.id()).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// End its processes now.

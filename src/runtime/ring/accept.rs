@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use io_uring::{opcode, squeue, types};
+use nix::sys::socket::{self, SockFlag};
+use socket2::SockRef;
 
-use super::op::{Completion, Next, Op, Tick};
+use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::{Socket, error};
 use super::{Errand, Office};
@@ -60,6 +62,22 @@ impl Accept {
             .build()
     }
 
+    /// The listener's descriptor.
+    pub(super) fn fd(&self) -> RawFd {
+        self.listener.fd.as_raw_fd()
+    }
+
+    /// Take one connection. `accept4(2)` has no flag that keeps it from waiting.
+    pub(super) fn attempt(&self, first: bool) -> Attempt {
+        if first && let Err(error) = SockRef::from(&self.listener.fd).set_nonblocking(true) {
+            return Attempt::Ended(Err(error.raw_os_error().unwrap_or(libc::EIO)));
+        }
+        match socket::accept4(self.fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(number) => Attempt::GoesOn { result: number as u32, all: false },
+            Err(error) => Attempt::failed(error),
+        }
+    }
+
     /// Somebody has connected, or nobody will.
     pub(super) fn complete(self, completion: Completion, tick: &mut Tick<'_>) -> Next {
         let mut state = self.listener.state();
@@ -77,7 +95,7 @@ impl Accept {
         }
         tick.wake.extend(state.waker.take());
         let full = state.waiting.len() >= limits::LISTENER_WAITING_MAX;
-        if completion.more() {
+        if completion.more {
             if (full || state.closed) && !state.stopping {
                 state.stopping = true;
                 tick.cancel.extend(state.key);

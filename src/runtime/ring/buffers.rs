@@ -34,6 +34,8 @@ pub(super) struct Buffers {
     layout: std::alloc::Layout,
     /// Entries written so far, as the kernel counts them.
     tail: u16,
+    /// Whether the memory is never given back.
+    kept: bool,
 }
 
 impl Buffers {
@@ -49,7 +51,7 @@ impl Buffers {
         // SAFETY: the layout has a size above zero.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Buffers { memory, count, bytes, layout, tail: 0 })
+        Ok(Buffers { memory, count, bytes, layout, tail: 0, kept: false })
     }
 
     /// Tell the kernel, and provide them all.
@@ -102,6 +104,24 @@ impl Buffers {
         tail.store(self.tail, Ordering::Release);
     }
 
+    /// Never give the memory back: the kernel may still write there.
+    pub(super) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Buffer `number`, where the kernel was told of none.
+    pub(super) fn room(&mut self, number: u16) -> &mut [u8] {
+        assert!(number < self.count, "there are no others");
+        // SAFETY: within the allocation, zeroed when it was made; this thread alone uses it, for
+        // the engine that calls this registers nothing.
+        unsafe { std::slice::from_raw_parts_mut(self.start(number), self.bytes) }
+    }
+
     /// Copy what was received into buffer `number` to the end of `bytes`, and give the buffer back.
     /// The kernel sees it after [`Buffers::publish`].
     pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Vec<u8>) {
@@ -116,8 +136,11 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
         // SAFETY: allocated with this layout; nothing is in flight any more, or `Ring` would have
-        // leaked this value instead of dropping it.
+        // had it kept.
         unsafe { std::alloc::dealloc(self.memory.as_ptr(), self.layout) };
     }
 }

@@ -1,15 +1,15 @@
 //! Connect, over TCP or to a unix socket.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use io_uring::{opcode, squeue, types};
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 
-use super::op::{Completion, Next, Op, Tick};
+use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::{Socket, error};
 use super::{Errand, Office};
@@ -43,6 +43,26 @@ impl Connect {
     pub(super) fn entry(&self) -> squeue::Entry {
         let peer = self.peer.as_ptr().cast();
         opcode::Connect::new(types::Fd(self.fd.as_raw_fd()), peer, self.peer.len()).build()
+    }
+
+    /// The socket's descriptor.
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Begin, or see what came of it. The socket stays in non-blocking mode, which nothing that is
+    /// done with it later minds.
+    pub(super) fn attempt(&self, first: bool) -> Attempt {
+        let socket = SockRef::from(&self.fd);
+        let result = match first {
+            true => socket.set_nonblocking(true).and_then(|()| socket.connect(&self.peer)),
+            false => socket.take_error().and_then(|error| error.map_or(Ok(()), Err)),
+        };
+        match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+            Ok(()) => Attempt::Ended(Ok(0)),
+            Err(libc::EINPROGRESS) => Attempt::WouldWait,
+            Err(number) => Attempt::Ended(Err(number)),
+        }
     }
 
     /// Remember under which key it is in flight. `false` when nobody waits any more.

@@ -60,7 +60,7 @@ impl Faults {
             return false;
         }
         let error = errors[self.random.random_range(0..errors.len())];
-        self.answers.push((key.user_data(), Completion { result: Err(error), flags: 0 }));
+        self.answers.push((key.user_data(), Completion::last(Err(error))));
         true
     }
 
@@ -82,7 +82,7 @@ impl Faults {
             self.known.iter().copied().filter(|key| !in_flight.contains(key)).collect();
         if !ended.is_empty() && self.happens(4) {
             // As if it had a buffer and would go on: whoever believed it would read rubbish.
-            let late = Completion { result: Ok(1), flags: 0b11 };
+            let late = Completion { result: Ok(1), more: true, buffer: Some(0) };
             seen.push((ended[self.random.random_range(0..ended.len())].user_data(), late));
         }
         let goes_on = |operation: &Op| matches!(operation, Op::Receive(_) | Op::Accept(_));

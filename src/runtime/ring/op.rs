@@ -1,5 +1,6 @@
 //! What all operations have in common: how one is submitted, and what follows its completion.
 
+use std::os::fd::RawFd;
 use std::task::Waker;
 
 use io_uring::{cqueue, squeue};
@@ -43,25 +44,50 @@ pub(super) enum Next {
 pub(super) struct Completion {
     /// What the system call would have said: a count or a descriptor, or an error number.
     pub(super) result: Result<u32, i32>,
-    /// See `io_uring_enter(2)`, `IORING_CQE_F_*`.
-    pub(super) flags: u32,
+    /// Whether the operation goes on.
+    pub(super) more: bool,
+    /// The provided buffer that was used.
+    pub(super) buffer: Option<u16>,
 }
 
 impl Completion {
     /// From the completion queue.
     pub(super) fn new(entry: &cqueue::Entry) -> Completion {
         let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
-        Completion { result, flags: entry.flags() }
+        let flags = entry.flags();
+        Completion { result, more: cqueue::more(flags), buffer: cqueue::buffer_select(flags) }
     }
 
-    /// Whether the operation goes on.
-    pub(super) fn more(self) -> bool {
-        cqueue::more(self.flags)
+    /// The last one of an operation.
+    pub(super) fn last(result: Result<u32, i32>) -> Completion {
+        Completion { result, more: false, buffer: None }
     }
+}
 
-    /// The provided buffer that was used.
-    pub(super) fn buffer(self) -> Option<u16> {
-        cqueue::buffer_select(self.flags)
+/// What came of trying an operation without waiting, where this thread does it itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Attempt {
+    /// It would have to wait.
+    WouldWait,
+    /// It has ended.
+    Ended(Result<u32, i32>),
+    /// It has done something and goes on.
+    GoesOn {
+        /// A count or a descriptor.
+        result: u32,
+        /// Whether there was no more to do.
+        all: bool,
+    },
+}
+
+impl Attempt {
+    /// Of an error of a system call.
+    pub(super) fn failed(error: nix::Error) -> Attempt {
+        match error {
+            // Told again: the descriptor stays ready.
+            nix::Error::EAGAIN | nix::Error::EINTR => Attempt::WouldWait,
+            other => Attempt::Ended(Err(other as i32)),
+        }
     }
 }
 
@@ -91,6 +117,17 @@ impl Op {
             Op::Receive(receive) => receive.entry(),
             Op::Send(send) => send.entry(),
             Op::Wake(wake) => wake.entry(),
+        }
+    }
+
+    /// The descriptor that it is about.
+    pub(super) fn fd(&self) -> RawFd {
+        match self {
+            Op::Accept(accept) => accept.fd(),
+            Op::Connect(connect) => connect.fd(),
+            Op::Receive(receive) => receive.socket.fd(),
+            Op::Send(send) => send.fd(),
+            Op::Wake(wake) => wake.fd(),
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::op::Op;
 use super::socket::Socket;
 use super::{Errand, Ring};
+use crate::runtime::Io;
 
 /// Why io_uring is not used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ impl From<io::Error> for ProbeError {
 /// # Errors
 /// Why io_uring cannot be used.
 pub fn probe() -> Result<(), ProbeError> {
-    let mut ring = Ring::new()?;
+    let mut ring = Ring::new(Io::Uring)?;
     let (ours, theirs) = UnixStream::pair()?;
     io::Write::write_all(&mut &theirs, b"?")?;
     let socket = Socket::new(ours.into(), ring.office());

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
+use nix::sys::socket::{self, MsgFlags};
 
-use super::op::{Completion, Next, Op, Tick};
+use super::buffers::Buffers;
+use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::{End, Shared};
 use super::{Errand, buffers};
@@ -28,12 +30,22 @@ impl Receive {
         opcode::RecvMulti::new(types::Fd(self.socket.fd()), buffers::GROUP).build()
     }
 
+    /// Receive what is there into buffer `number`.
+    pub(super) fn attempt(&self, number: u16, buffers: &mut Buffers) -> Attempt {
+        let room = buffers.room(number);
+        match socket::recv(self.socket.fd(), room, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Attempt::Ended(Ok(0)),
+            Ok(length) => Attempt::GoesOn { result: length as u32, all: length < room.len() },
+            Err(error) => Attempt::failed(error),
+        }
+    }
+
     /// The kernel has received something, or will receive nothing more.
     pub(super) fn complete(self, key: Key, completion: Completion, tick: &mut Tick<'_>) -> Next {
         let mut state = self.socket.state();
         match completion.result {
             Ok(0) => state.end = Some(End::Done),
-            Ok(length) => match completion.buffer() {
+            Ok(length) => match completion.buffer {
                 Some(number) => tick.buffers.take(number, length as usize, state.received.end()),
                 None => state.end = Some(End::Failed(libc::EIO)),
             },
@@ -42,7 +54,7 @@ impl Receive {
             Err(number) => state.end = Some(End::Failed(number)),
         }
         tick.wake.extend(state.reader.take());
-        if completion.more() {
+        if completion.more {
             if state.received.len() > limits::SOCKET_RECEIVED_BYTES_MAX && !state.stopping {
                 state.stopping = true;
                 tick.cancel.push(key);

@@ -4,11 +4,13 @@
 //! `SEND_ZC` waits for the peer's acknowledgement and pays only above tens of kilobytes on real
 //! network cards (ADR 0009).
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
+use nix::sys::socket::{self, MsgFlags};
 
-use super::op::{Completion, Next, Op, Tick};
+use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::Shared;
 use crate::limits;
@@ -45,6 +47,20 @@ impl Send {
         opcode::Send::new(types::Fd(self.socket.fd()), rest.as_ptr(), length)
             .flags(libc::MSG_NOSIGNAL)
             .build()
+    }
+
+    /// The socket's descriptor.
+    pub(super) fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    /// Give the kernel what it takes.
+    pub(super) fn attempt(&self) -> Attempt {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match socket::send(self.fd(), &self.bytes[self.sent..], flags) {
+            Ok(length) => Attempt::Ended(Ok(length as u32)),
+            Err(error) => Attempt::failed(error),
+        }
     }
 
     /// The kernel has taken some bytes, or will take none.

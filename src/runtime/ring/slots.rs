@@ -73,6 +73,12 @@ impl<T> Slots<T> {
         self.used.get_mut(key.index())?.take().map(|operation| (key, operation))
     }
 
+    /// Look at an operation; `None` when it has ended.
+    pub(super) fn get(&self, key: Key) -> Option<&T> {
+        let current = self.generations.get(key.index()) == Some(&key.generation());
+        self.used.get(key.index()).filter(|_| current)?.as_ref()
+    }
+
     /// Put an operation into its slot.
     pub(super) fn put_back(&mut self, key: Key, operation: T) {
         self.used[key.index()] = Some(operation);

@@ -4,12 +4,12 @@
 //! was read in between. So nobody reads it, and nothing is submitted anew.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::op::{Completion, Next, Op};
+use super::op::{Attempt, Completion, Next, Op};
 
 /// What other threads write to.
 #[derive(Debug)]
@@ -62,10 +62,20 @@ impl Wake {
         opcode::PollAdd::new(bell, libc::POLLIN as u32).multi(true).build()
     }
 
+    /// What is polled.
+    pub(super) fn fd(&self) -> RawFd {
+        self.bell.0.as_raw_fd()
+    }
+
+    /// Whether somebody has rung.
+    pub(super) fn attempt(&self, first: bool) -> Attempt {
+        if first { Attempt::WouldWait } else { Attempt::GoesOn { result: 1, all: true } }
+    }
+
     /// Somebody has rung: whatever it was about is looked at in any case.
     pub(super) fn complete(self, completion: Completion) -> Next {
         match completion.result {
-            _ if completion.more() => Next::Wait(Op::Wake(self)),
+            _ if completion.more => Next::Wait(Op::Wake(self)),
             Err(libc::ECANCELED) => Next::Done,
             _ => Next::Again(Op::Wake(self)),
         }

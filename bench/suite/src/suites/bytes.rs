@@ -13,7 +13,7 @@ pub const NAME: &str = "bytes";
 
 /// Directions and numbers of streams.
 fn cases(bench: &Bench) -> Vec<(bool, usize)> {
-    let streams: &[usize] = bench.level.pick(&[2], &[4, 16], &[1, 4, 16, 64]);
+    let streams: &[usize] = bench.level.pick(&[2], &[4], &[1, 4, 16, 64]);
     let mut cases: Vec<_> = streams.iter().map(|count| (true, *count)).collect();
     let up: &[usize] = bench.level.pick(&[2], &[4], &[1, 4, 16, 64]);
     cases.extend(up.iter().map(|count| (false, *count)));
@@ -33,7 +33,7 @@ pub fn calls_case_name(streams: usize) -> String {
 
 /// Steps that it takes.
 pub fn steps(level: crate::bench::Level) -> usize {
-    level.pick(3, 3 * 5 + 1, 8 * 5 + 1)
+    level.pick(3, 2 * 5 + 1, 8 * 5 + 1)
 }
 
 /// Measure.
@@ -41,18 +41,20 @@ pub fn steps(level: crate::bench::Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let megabytes = bench.level.pick(1, 16, 200);
+    let megabytes = bench.level.pick(1, 16, 32);
     for (down, streams) in cases(bench) {
         let bytes = megabytes * 1_000_000 / streams;
         bench.interleave(NAME, &case_name(down, streams), rounds, subjects, |site, subject| {
-            let cost = transfer(site, subject, down, streams, bytes)?;
+            let (cost, inside) = transfer(site, subject, down, streams, bytes)?;
             let total = (bytes * streams) as f64;
-            Ok(Values::from([
+            let mut values = Values::from([
                 ("cpu_ns_per_byte", cost.cpu_seconds * 1e9 / total),
                 ("machine_cpu_ns_per_byte", cost.machine_seconds * 1e9 / total),
                 ("mbps", total * 8.0 / cost.seconds / 1e6),
                 ("cores", cost.cpu_seconds / cost.seconds),
-            ]))
+            ]);
+            values.extend(inside);
+            Ok(values)
         })?;
     }
     // Tracing slows everything, so this is a pass of its own whose times count nowhere.
@@ -70,17 +72,19 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
     })
 }
 
-/// Move as many bytes over each of several streams at once.
+/// Move as many bytes over each of several streams at once; what it cost, and what the subject says
+/// of its own threads.
 fn transfer(
     site: &Site,
     subject: &Subject,
     down: bool,
     streams: usize,
     bytes: usize,
-) -> Result<Cost> {
+) -> Result<(Cost, Values)> {
     // The circuits are there before the clock starts.
     let users = site.warm_up(&subject.onion, streams)?;
     let body = site.body(bytes)?;
+    let before = subject.inside(site)?;
     let ((), cost) = cost_of(&subject.tree, || {
         all_at_once(streams, streams, |at| match down {
             true => site.download(at, &subject.onion, &users[at], &body),
@@ -88,5 +92,9 @@ fn transfer(
         })
     })?;
     ensure!(cost.cpu_seconds > 0.0, "the subject's CPU time cannot be read");
-    Ok(cost)
+    let inside = match (before, subject.inside(site)?) {
+        (Some(before), Some(after)) => after.since(&before),
+        _ => Values::new(),
+    };
+    Ok((cost, inside))
 }

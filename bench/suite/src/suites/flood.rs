@@ -22,7 +22,7 @@ pub fn rates(level: Level) -> &'static [u32] {
 
 /// How long a flood lasts.
 fn span(level: Level) -> Duration {
-    Duration::from_secs(level.pick(2, 6, 30))
+    Duration::from_secs(level.pick(2, 5, 6))
 }
 
 /// What a case is called.
@@ -42,12 +42,16 @@ pub fn steps(level: Level) -> usize {
 pub fn run(bench: &mut Bench, subjects: &[Subject]) -> Result<()> {
     let (rounds, span) = (bench.level.pick(1, 1, 5), span(bench.level));
     for rate in rates(bench.level) {
-        bench.interleave(NAME, &case_name(*rate), rounds, subjects, |site, subject| {
+        let case = case_name(*rate);
+        bench.interleave(NAME, &case, rounds, subjects, |site, subject| {
             flooded(site, subject, *rate, span)
         })?;
     }
     Ok(())
 }
+
+/// How long one that floods waits: what it began goes on at the service either way.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Threads that flood: each holds one SOCKS request at a time.
 const FLOODERS: usize = 64;
@@ -68,8 +72,8 @@ fn flooded(site: &Site, subject: &Subject, rate: u32, span: Duration) -> Result<
                         std::thread::sleep(intended.saturating_sub(started.elapsed()));
                         // A circuit for one stream that carries nothing: an introduction and a
                         // rendezvous are all that it costs anybody.
-                        let stream =
-                            site.client(number).stream(&subject.onion, SINK, &fresh_user());
+                        let client = site.client(number).clone().with_timeout(PATIENCE);
+                        let stream = client.stream(&subject.onion, SINK, &fresh_user());
                         came_through.fetch_add(usize::from(stream.is_ok()), Ordering::Relaxed);
                     }
                 });

@@ -1,11 +1,11 @@
 //! `memory`: what an instance takes, beside as many C tor daemons.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustbalance_lab::client::fresh_user;
 
-use crate::bench::{Bench, C_TOR, Level};
+use crate::bench::{Bench, C_TOR, Level, cost_of};
 use crate::cost::Tree;
 use crate::sample::{Sample, Values};
 use crate::site::{Site, all_at_once};
@@ -21,7 +21,7 @@ pub fn counts(level: Level) -> &'static [usize] {
 
 /// Rounds: each starts every process anew.
 fn rounds(level: Level) -> usize {
-    level.pick(1, 1, 3)
+    level.pick(1, 1, 2)
 }
 
 /// What a case is called.
@@ -71,12 +71,19 @@ fn one(bench: &Bench, count: usize, daemons: bool) -> Result<Values> {
     let roots = subjects.iter().flat_map(|subject| subject.tree.roots.clone()).collect();
     let tree = Tree { roots };
     let idle = tree.memory_bytes() as f64;
+    // What it does with nobody asking, publishing included.
+    let span = Duration::from_millis(bench.level.pick(200, 4000, 10_000));
+    let ((), at_rest) = cost_of(&tree, || {
+        std::thread::sleep(span);
+        Ok(())
+    })?;
     work(site, &subjects, count, bench.level)?;
     let worked = tree.memory_bytes() as f64;
     Ok(Values::from([
         ("memory_mb_idle", idle / 1e6),
         ("memory_mb_after_work", worked / 1e6),
         ("seconds_until_served", served),
+        ("idle_cpu_ms_per_second", at_rest.cpu_seconds * 1e3 / at_rest.seconds),
     ]))
 }
 

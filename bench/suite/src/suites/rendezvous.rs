@@ -21,7 +21,7 @@ pub const SATURATED: &str = "as many new clients as the machine carries";
 pub const OPEN_LOOP: &str = "new clients at a steady rate";
 
 /// Clients that wait at the same time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// Latest lateness of a client's start that still counts as the offered load.
 const LATE_MAX: Duration = Duration::from_millis(500);
 
@@ -35,7 +35,7 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let clients = bench.level.pick(4, 24, 400);
+    let clients = bench.level.pick(4, 20, 160);
     bench.interleave(NAME, SATURATED, rounds, subjects, |site, subject| {
         // Both clients have the descriptor already: what is measured is the rendezvous.
         site.warm_up(&subject.onion, site.clients.len())?;
@@ -50,7 +50,7 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
             ("clients_per_second", clients as f64 / cost.seconds),
         ]))
     })?;
-    let (rate, clients) = bench.level.pick((2.0, 4), (4.0, 16), (8.0, 480));
+    let (rate, clients) = bench.level.pick((2.0, 4), (4.0, 10), (8.0, 100));
     bench.interleave(NAME, OPEN_LOOP, rounds, subjects, |site, subject| {
         site.warm_up(&subject.onion, site.clients.len())?;
         let waits = open_loop(rate, clients, |at| {

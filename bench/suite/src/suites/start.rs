@@ -29,7 +29,7 @@ fn kinds(level: Level) -> Vec<Kind> {
 
 /// Rounds: each starts every process anew.
 fn rounds(level: Level) -> usize {
-    level.pick(1, 1, 5)
+    level.pick(1, 1, 3)
 }
 
 /// Steps that it takes.
