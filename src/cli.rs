@@ -11,6 +11,7 @@ mod logging;
 mod process;
 pub mod run;
 pub mod status;
+mod systemd;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -21,5 +21,7 @@ mod unsupported;
 #[cfg(test)]
 mod tests;
 
-pub use self::checked::{Admin, Config, Instances, Overrides, Service, Stacks, Turbo};
+pub use self::checked::{
+    Admin, Config, Instances, Log, LogFormat, Overrides, Service, Stacks, Turbo,
+};
 pub use self::problem::{ConfigError, Problem};

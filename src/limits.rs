@@ -96,6 +96,9 @@ const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MA
 
 const _: () = assert!(RING_BUFFERS.is_power_of_two());
 
+/// Bytes that a pipe to a handler holds for each direction.
+pub const HANDLER_PIPE_BYTES: usize = 64 * 1024;
+
 // ---------- drain ----------
 
 /// After the last stream has closed, the links must be quiet for this long before the end: longer

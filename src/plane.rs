@@ -24,16 +24,18 @@
 mod backend;
 mod buffers;
 pub mod config;
+pub mod handler;
 mod hello;
 pub mod status;
 mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use self::backend::{Backend, ConnectError};
 use self::config::{PortConfig, PortTarget};
+use self::handler::Handlers;
 use self::status::BackendStatus;
 pub use self::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
@@ -46,38 +48,68 @@ struct Port {
     /// What was configured.
     config: PortConfig,
     /// The backends, in order; none for the built-in page.
-    backends: Vec<Backend>,
+    backends: Vec<Arc<Backend>>,
     /// Where round robin goes on.
     next: AtomicUsize,
+}
+
+impl Port {
+    /// Whether it serves `virtual_port`.
+    fn serves(&self, virtual_port: u16) -> bool {
+        (self.config.virtual_first..=self.config.virtual_last).contains(&virtual_port)
+    }
 }
 
 /// The ports of one service.
 #[derive(Debug)]
 pub struct Plane {
-    /// In the order of the configuration.
-    ports: Vec<Port>,
+    /// In the order of the configuration. Read once for a stream, which keeps what it has read.
+    ports: RwLock<Arc<[Port]>>,
+    /// Backends inside this process.
+    handlers: Handlers,
 }
 
 impl Plane {
-    /// A plane for these ports.
+    /// A plane for these ports, without handlers.
     pub fn new(ports: Vec<PortConfig>) -> Arc<Plane> {
+        Plane::with_handlers(ports, Handlers::default())
+    }
+
+    /// A plane for these ports, some of whose backends may be handlers.
+    pub fn with_handlers(ports: Vec<PortConfig>, handlers: Handlers) -> Arc<Plane> {
+        let plane = Plane { ports: RwLock::new(Arc::new([])), handlers };
+        plane.set_ports(ports);
+        Arc::new(plane)
+    }
+
+    /// Serve these ports from now on. Streams that are open go on with the backends that they have;
+    /// a backend that stays keeps its counters.
+    pub fn set_ports(&self, ports: Vec<PortConfig>) {
+        let mut place = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        let backend = |port: &PortConfig, address: &config::BackendAddress| {
+            let same = |old: &&Port| old.serves(port.virtual_first);
+            let known = place.iter().filter(same).flat_map(|old| &old.backends);
+            match known.into_iter().find(|known| known.address() == address) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Backend::new(address.clone(), &self.handlers)),
+            }
+        };
         let port = |config: PortConfig| {
             let backends = match &config.target {
                 PortTarget::Backends(addresses) => {
-                    addresses.iter().cloned().map(Backend::new).collect()
+                    addresses.iter().map(|address| backend(&config, address)).collect()
                 }
                 PortTarget::Hello => Vec::new(),
             };
             Port { config, backends, next: AtomicUsize::new(0) }
         };
-        Arc::new(Plane { ports: ports.into_iter().map(port).collect() })
+        let ports: Arc<[Port]> = ports.into_iter().map(port).collect();
+        *place = ports;
     }
 
-    /// The port that serves `virtual_port`.
-    fn port(&self, virtual_port: u16) -> Option<&Port> {
-        self.ports.iter().find(|port| {
-            (port.config.virtual_first..=port.config.virtual_last).contains(&virtual_port)
-        })
+    /// The ports as they are now.
+    fn ports(&self) -> Arc<[Port]> {
+        Arc::clone(&self.ports.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Serve one stream to its end, on the calling core, and say how it ended.
@@ -91,7 +123,9 @@ impl Plane {
         counters: &Arc<InstanceCounters>,
         instance: u16,
     ) -> StreamOutcome {
-        let Some(port) = self.port(incoming.virtual_port()) else {
+        let ports = self.ports();
+        let virtual_port = incoming.virtual_port();
+        let Some(port) = ports.iter().find(|port| port.serves(virtual_port)) else {
             return refuse(incoming, EndReason::ConnectRefused, counters).await;
         };
         if let PortTarget::Hello = port.config.target {
@@ -109,7 +143,8 @@ impl Plane {
             if left.is_zero() {
                 break;
             }
-            match backend.connect(port.config.connect_timeout.min(left)).await {
+            let timeout = port.config.connect_timeout.min(left);
+            match backend.connect(timeout, incoming.circuit_id(), virtual_port).await {
                 Ok(connection) => {
                     let Ok(client) = incoming.accept().await else {
                         return StreamOutcome::ClientGone;
@@ -136,7 +171,7 @@ impl Plane {
         let port = |port: &Port| -> Vec<BackendStatus> {
             port.backends.iter().map(|one| one.status(port.config.virtual_first)).collect()
         };
-        self.ports.iter().flat_map(port).collect()
+        self.ports().iter().flat_map(port).collect()
     }
 }
 

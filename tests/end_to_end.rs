@@ -8,12 +8,16 @@
 mod arti;
 #[path = "end_to_end/cores.rs"]
 mod cores;
+#[path = "end_to_end/embed.rs"]
+mod embed;
 #[path = "end_to_end/faults.rs"]
 mod faults;
 #[path = "end_to_end/serve.rs"]
 mod serve;
 #[path = "end_to_end/service.rs"]
 mod service;
+#[path = "end_to_end/systemd.rs"]
+mod systemd;
 
 use std::sync::OnceLock;
 

@@ -287,7 +287,7 @@ fn more_instances_than_cores_and_a_cpu_that_is_refused_are_warned_of_and_it_serv
     let mut process = Process::start(&first);
     let warned = |process: &Process<'_>, words: &str| {
         let err = process.read("err");
-        let found = err.lines().any(|line| line.contains("warning") && line.contains(words));
+        let found = err.lines().any(|line| line.contains("WARN") && line.contains(words));
         assert!(found, "no warning of {words:?} in:\n{err}");
     };
     warned(&process, &format!("{more} instances"));
@@ -391,4 +391,67 @@ fn a_file_of_somebody_else_in_place_of_the_socket_is_left_alone() {
     assert!(run.err.contains("admin.sock is there and is no socket"), "{}", run.err);
     let text = std::fs::read_to_string(place.path("state/admin.sock")).expect("it is still there");
     assert_eq!(text, "not a socket");
+}
+
+/// A configuration as [`place`] has it, with a table for the log.
+fn configure_log(place: &Place, log: &str) {
+    place.configure(&format!(
+        "state_dir = \"state\"\n[[service]]\nname = \"main\"\n[[service.port]]\nvirtual = 80\n\
+         hello = true\n[turbo]\ninstances = 1\n[log]\n{log}\n{NO_NETWORK}"
+    ));
+}
+
+#[test]
+fn the_log_is_json_off_a_terminal_and_sighup_reads_level_and_backends_again() {
+    let place = Place::new();
+    configure_log(&place, "");
+    let mut process = Process::start(&place);
+    let lines = |process: &Process<'_>| -> Vec<Value> {
+        let err = process.read("err");
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}\n{err}"));
+        err.lines().map(parse).collect()
+    };
+    let has = |process: &Process<'_>, level: &str, words: &str| {
+        let fits = |line: &Value| {
+            let message = line["fields"]["message"].as_str().unwrap_or_default();
+            line["level"] == level && message.contains(words)
+        };
+        lines(process).iter().any(fits)
+    };
+    process.wait_for("the new key", |process| has(process, "INFO", "made a new key").then_some(()));
+    assert!(!has(&process, "DEBUG", ""), "{}", process.read("err"));
+    configure_log(&place, "level = \"debug\"");
+    process.signal(Signal::SIGHUP);
+    process.wait_for("more is told", |process| has(process, "DEBUG", "").then_some(()));
+    let backend = "127.0.0.1:9";
+    place.configure(&format!(
+        "state_dir = \"state\"\n[[service]]\nname = \"main\"\n[[service.port]]\nvirtual = 80\n\
+         backends = [\"{backend}\"]\n{NO_NETWORK}"
+    ));
+    process.signal(Signal::SIGHUP);
+    process.wait_for("the new backend", |process| {
+        let status = process.status()?;
+        (status["services"][0]["backends"][0]["address"] == backend).then_some(())
+    });
+    place.configure("[log]\nlevel = 3\n");
+    process.signal(Signal::SIGHUP);
+    process.wait_for("it is told what is wrong", |process| {
+        has(process, "WARN", "nothing has changed").then_some(())
+    });
+    let status = process.status().expect("it goes on");
+    assert_eq!(status["services"][0]["backends"][0]["address"], backend);
+
+    let second = Place::new();
+    configure_log(&second, "format = \"human\"");
+    let mut process = Process::start(&second);
+    process.wait_for("words", |process| {
+        process.read("err").contains("rustbalance: made a new key").then_some(())
+    });
+    for (log, words) in [("level = \"=\"", "log.level"), ("format = \"xml\"", "log.format")] {
+        let place = Place::new();
+        configure_log(&place, log);
+        let answer = place.rustbalance(&["run", "--config", "rustbalance.toml"]);
+        assert_eq!(answer.code, 78, "{log}: {}", answer.err);
+        assert!(answer.err.contains(words), "{log}: {}", answer.err);
+    }
 }

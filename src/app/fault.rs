@@ -2,7 +2,7 @@
 //! which no release is.
 //!
 //! `RUSTBALANCE_FAULT=core-died:NUMBER:SECONDS` has a data core panic, once, so long after it began
-//! to serve.
+//! to serve; with `core-hung` it does nothing any more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,19 +15,40 @@ use crate::runtime;
 /// See above.
 pub(super) async fn due(core: u16) {
     static HAPPENED: AtomicBool = AtomicBool::new(false);
-    if let Some(seconds) = planned(core)
+    if let Some((kind, seconds)) = planned(core)
         && !HAPPENED.load(Ordering::Relaxed)
     {
         runtime::sleep(Duration::from_secs(seconds)).await;
         HAPPENED.store(true, Ordering::Relaxed);
-        panic!("a fault that a test has asked for");
+        match kind {
+            Kind::Died => panic!("a fault that a test has asked for"),
+            Kind::Hung => loop {
+                std::thread::park();
+            },
+        }
     }
     std::future::pending().await
 }
 
-/// Seconds until the fault of a core.
-fn planned(core: u16) -> Option<u64> {
+/// What a core does.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// It panics.
+    Died,
+    /// It hangs.
+    Hung,
+}
+
+/// The fault of a core, and the seconds until then.
+fn planned(core: u16) -> Option<(Kind, u64)> {
     let fault = std::env::var("RUSTBALANCE_FAULT").ok()?;
-    let (number, seconds) = fault.strip_prefix("core-died:")?.split_once(':')?;
-    (number.parse() == Ok(core)).then(|| seconds.parse().ok()).flatten()
+    let (kind, rest) = fault.split_once(':')?;
+    let kind = match kind {
+        "core-died" => Kind::Died,
+        "core-hung" => Kind::Hung,
+        _ => return None,
+    };
+    let (number, seconds) = rest.split_once(':')?;
+    let seconds = seconds.parse().ok()?;
+    (number.parse() == Ok(core)).then_some((kind, seconds))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::onion::ServiceSettings;
 use crate::plane::config::PortConfig;
+use crate::plane::handler::Handlers;
 use crate::runtime::Io;
 use crate::runtime::pinning::Plan;
 use crate::tor::ArtiSettings;
@@ -26,9 +27,11 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// The services, at least one.
     pub services: Vec<ServiceOptions>,
+    /// Backends inside this process.
+    pub handlers: Handlers,
     /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
     pub io: Io,
-    /// How long a data core that has nothing to do looks around before it sleeps; with io_uring.
+    /// How long a data core that has nothing to do looks around before it sleeps.
     pub spin: Duration,
     /// Which core runs what.
     pub plan: Plan,

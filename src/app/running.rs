@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use futures::channel::oneshot;
 use tokio::sync::watch;
 
 use super::control_core::Shared;
 use crate::admin::status::ProcessStatus;
+use crate::plane::config::PortConfig;
+use crate::runtime;
 
 /// How far a start is, or an ending.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +39,11 @@ pub(super) enum Order {
     Stop,
 }
 
+/// No service has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no service {0:?}")]
+pub struct UnknownService(String);
+
 /// A running service. Dropping it stops the service at once.
 pub struct Running {
     /// How far things are.
@@ -56,6 +65,49 @@ impl Running {
     /// The status of everything, as `rustbalance status --json` shows it.
     pub fn status(&self) -> ProcessStatus {
         self.shared.status()
+    }
+
+    /// Serve these ports from now on. Streams that are open go on with the backends that they have.
+    ///
+    /// # Errors
+    /// When there is no service of this name.
+    pub fn set_ports(&self, service: &str, ports: Vec<PortConfig>) -> Result<(), UnknownService> {
+        let mut services = self.shared.services.iter();
+        let found = services.find(|one| one.service.settings.name == service);
+        found.map(|one| one.plane.set_ports(ports)).ok_or_else(|| UnknownService(service.to_owned()))
+    }
+
+    /// Names of the services, in order.
+    pub fn services(&self) -> Vec<String> {
+        self.shared.services.iter().map(|one| one.service.settings.name.clone()).collect()
+    }
+
+    /// Cores that are there and do not run a task within `patience`, by the names of their threads:
+    /// they hang. A core that has died is not among them: it is started again.
+    pub async fn stuck_cores(&self, patience: Duration) -> Vec<String> {
+        let asked: Vec<_> = self
+            .shared
+            .group
+            .cores()
+            .into_iter()
+            .map(|core| {
+                let (tell, told) = oneshot::channel();
+                // A core that ends meanwhile drops the task, which is told as well.
+                core.spawn(async move {
+                    let _ = tell.send(());
+                });
+                (core.id(), told)
+            })
+            .collect();
+        let deadline = Instant::now() + patience;
+        let mut stuck = Vec::new();
+        for (core, mut told) in asked {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if runtime::timeout(left, &mut told).await.is_err() && told.try_recv() == Ok(None) {
+                stuck.push(core.to_string());
+            }
+        }
+        stuck
     }
 
     /// Take no new client, serve open streams until the deadline, then end.

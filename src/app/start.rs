@@ -52,7 +52,7 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
         let (publisher_writer, publisher) = watch::channel(PublisherStatus::default());
         shared_services.push(ServiceShared {
             service: Service::new(service.settings, instances),
-            plane: Plane::new(service.ports),
+            plane: Plane::with_handlers(service.ports, options.handlers.clone()),
             onion: onion.unwrap_or_default(),
             publisher,
             publisher_writer,

@@ -69,6 +69,12 @@ pub fn parse_backend(text: &str, base: &Path) -> Result<BackendAddress, AddressE
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path, base);
     }
+    if let Some(name) = text.strip_prefix("handler:") {
+        return match name {
+            "" => Err(AddressError::Empty),
+            name => Ok(BackendAddress::Handler(name.to_owned())),
+        };
+    }
     if text.contains("://") {
         return Err(AddressError::Url);
     }

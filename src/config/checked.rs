@@ -38,6 +38,8 @@ pub struct Config {
     pub arti: toml::Table,
     /// How RustBalance is watched and steered.
     pub admin: Admin,
+    /// The log.
+    pub log: Log,
     /// What is allowed but looks wrong, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -139,6 +141,39 @@ impl Default for Admin {
     }
 }
 
+/// The log of the binary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// tracing's directives, for the binary to check; `None`: its own default.
+    pub level: Option<String>,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people on a terminal, for the journal where standard error leads to it, else JSON.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Human,
+    /// A JSON object a line.
+    Json,
+    /// Fields of the journal.
+    Journald,
+}
+
+impl LogFormat {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, LogFormat); 4] = [
+        ("auto", LogFormat::Auto),
+        ("human", LogFormat::Human),
+        ("json", LogFormat::Json),
+        ("journald", LogFormat::Journald),
+    ];
+}
+
 /// What the command line says over a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -166,6 +201,23 @@ impl Config {
             return Err(ConfigError::TooLarge { path, bytes_max: CONFIG_FILE_BYTES_MAX });
         }
         Config::from_text(&text, file)
+    }
+
+    /// Check a configuration that a program has made: whatever serde writes as the tables of a file.
+    /// Relative paths in it are below `base`.
+    ///
+    /// # Errors
+    /// Everything that is wrong in it; lines are those of the file that it would be.
+    pub fn from_value(value: &impl serde::Serialize, base: &Path) -> Result<Config, ConfigError> {
+        let file = base.join("configuration of the program");
+        match toml::to_string(value) {
+            Ok(text) => Config::from_text(&text, &file),
+            Err(error) => {
+                let reason = format!("this cannot be written as TOML ({error})");
+                let problem = Problem::nowhere("", reason, "give tables, lists, texts and numbers");
+                Err(ConfigError::wrong(&file, vec![problem]))
+            }
+        }
     }
 
     /// Check the text of a file. Relative paths in it are below the directory of `file`.
@@ -213,6 +265,7 @@ impl Config {
             turbo: Turbo::default(),
             arti: toml::Table::new(),
             admin: Admin::default(),
+            log: Log::default(),
             warnings: Vec::new(),
         }
     }

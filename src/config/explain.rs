@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::checked::{Config, Instances, Service, Stacks};
+use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
 use crate::plane::config::{PortConfig, PortTarget};
 
@@ -30,6 +30,7 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     write_turbo(config, out)?;
     writeln!(out, "\n[admin]")?;
     writeln!(out, "socket = {}  # always on", quoted_path(&config.admin_socket()))?;
+    write_log(config, out)?;
     if !config.arti.is_empty() {
         let mut arti = toml::Value::Table(config.arti.clone());
         redact(&mut arti);
@@ -101,6 +102,17 @@ fn write_turbo(config: &Config, out: &mut String) -> std::fmt::Result {
         None => writeln!(out, "# cores is not set: every CPU that the process may use")?,
     }
     writeln!(out, "spin_us = {}", turbo.spin.as_micros())
+}
+
+/// `[log]`
+fn write_log(config: &Config, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n[log]")?;
+    match &config.log.level {
+        Some(level) => writeln!(out, "level = {}", quoted(level))?,
+        None => writeln!(out, "# level is not set: ours from info up, arti's from warn up")?,
+    }
+    let names = LogFormat::ALL.iter().find(|(_, format)| *format == config.log.format);
+    writeln!(out, "format = {}", quoted(names.map_or("auto", |(name, _)| name)))
 }
 
 /// A text in TOML's quotes.

@@ -25,6 +25,8 @@ pub(super) struct RawConfig {
     pub arti: toml::Table,
     /// `[admin]`
     pub admin: RawAdmin,
+    /// `[log]`
+    pub log: RawLog,
 }
 
 /// `[[service]]`
@@ -124,6 +126,15 @@ pub(super) struct RawAdmin {
     pub listen: Option<At<String>>,
 }
 
+/// `[log]`
+#[derive(Debug, Default)]
+pub(super) struct RawLog {
+    /// `level`
+    pub level: Option<At<String>>,
+    /// `format`
+    pub format: Option<At<String>>,
+}
+
 /// Read a file's text: what could be read, and all that is wrong with syntax, types and keys.
 pub(super) fn read(text: &str) -> (RawConfig, Vec<Problem>) {
     let mut document = Document::new(text);
@@ -156,6 +167,7 @@ fn read_top<'i>(top: &TableReader<'_, 'i>, text: &str, d: &mut Document<'i>) -> 
         listens: listens.iter().map(|table| read_listen(table, d)).collect(),
         arti,
         admin: top.table("admin", &schema::ADMIN, d).map(|t| read_admin(&t, d)).unwrap_or_default(),
+        log: top.table("log", &schema::LOG, d).map(|t| read_log(&t, d)).unwrap_or_default(),
     }
 }
 
@@ -256,4 +268,9 @@ fn read_listen<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawList
 /// `[admin]`
 fn read_admin<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawAdmin {
     RawAdmin { socket: table.text("socket", d), listen: table.text("listen", d) }
+}
+
+/// `[log]`
+fn read_log<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawLog {
+    RawLog { level: table.text("level", d), format: table.text("format", d) }
 }

@@ -12,7 +12,7 @@ pub(super) struct Table {
 /// The top of the file.
 pub(super) const TOP: Table = Table {
     heading: "",
-    keys: &["state_dir", "drain_s", "service", "turbo", "ctor", "listen", "arti", "admin"],
+    keys: &["state_dir", "drain_s", "service", "turbo", "ctor", "listen", "arti", "admin", "log"],
 };
 
 /// A service.
@@ -58,9 +58,12 @@ pub(super) const LISTEN: Table =
 /// How RustBalance is watched and steered.
 pub(super) const ADMIN: Table = Table { heading: "[admin]", keys: &["socket", "listen"] };
 
+/// The log.
+pub(super) const LOG: Table = Table { heading: "[log]", keys: &["level", "format"] };
+
 /// Every table but the top of the file.
 pub(super) const TABLES: &[&Table] =
-    &[&SERVICE, &PORT, &BACKEND, &REMOTE, &TURBO, &CTOR, &LISTEN, &ADMIN];
+    &[&SERVICE, &PORT, &BACKEND, &REMOTE, &TURBO, &CTOR, &LISTEN, &ADMIN, &LOG];
 
 /// What somebody who wrote `unknown` in `table` should do.
 pub(super) fn advice(table: &Table, unknown: &str) -> String {

@@ -196,6 +196,8 @@ fn a_wrong_value_says_what_to_write() {
         (turbo("cores = []"), 6, "turbo.cores", "at least one CPU"),
         (turbo("cores = [5000]"), 6, "turbo.cores[0]", "from 0 to 1023"),
         (turbo("cores = [\"a\"]"), 6, "turbo.cores[0]", "a whole number"),
+        (turbo("[log]\nformat = \"xml\""), 7, "log.format", "write \"auto\""),
+        (turbo("[log]\nlevels = \"warn\""), 7, "log.levels", "did you mean `level`?"),
         (turbo("cores = 3"), 6, "turbo.cores", "a list of whole numbers"),
     ] {
         let sentence = problem(&text, line, key);
@@ -390,6 +392,9 @@ cores = [1, 0]
 spin_us = 50
 instances = 2
 stacks = "per-instance"
+[log]
+level = "warn,rustbalance=debug"
+format = "json"
 [arti.vanguards]
 mode = "lite"
 "#;

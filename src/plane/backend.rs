@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::config::BackendAddress;
+use super::handler::{Handler, Handlers};
 use super::status::{BackendState, BackendStatus};
+use crate::base::stream::CircuitId;
 use crate::limits;
 use crate::runtime::{self, net};
 
@@ -28,6 +30,8 @@ pub(super) enum ConnectError {
 pub(super) struct Backend {
     /// Where it listens.
     address: BackendAddress,
+    /// The handler, where it is one.
+    handler: Option<Handler>,
     /// Streams that are open.
     open: AtomicU64,
     /// Connections that failed.
@@ -47,9 +51,13 @@ impl Drop for Busy<'_> {
 
 impl Backend {
     /// A backend that nothing is known of yet.
-    pub(super) fn new(address: BackendAddress) -> Backend {
+    pub(super) fn new(address: BackendAddress, handlers: &Handlers) -> Backend {
+        let handler = match &address {
+            BackendAddress::Handler(name) => handlers.get(name),
+            _ => None,
+        };
         let (open, failed_total) = (AtomicU64::new(0), AtomicU64::new(0));
-        Backend { address, open, failed_total, up: AtomicBool::new(true) }
+        Backend { address, handler, open, failed_total, up: AtomicBool::new(true) }
     }
 
     /// Where it listens.
@@ -57,9 +65,14 @@ impl Backend {
         &self.address
     }
 
-    /// Connect, within `timeout`.
-    pub(super) async fn connect(&self, timeout: Duration) -> Result<net::Stream, ConnectError> {
-        let connected = match runtime::timeout(timeout, self.open_socket()).await {
+    /// Connect, within `timeout`, for a stream of this circuit to this port.
+    pub(super) async fn connect(
+        &self,
+        timeout: Duration,
+        circuit: CircuitId,
+        port: u16,
+    ) -> Result<net::Stream, ConnectError> {
+        let connected = match runtime::timeout(timeout, self.open(circuit, port)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
             Ok(Err(error)) => Err(ConnectError::Refused(error)),
@@ -76,8 +89,12 @@ impl Backend {
     }
 
     /// Connect, however long it takes.
-    async fn open_socket(&self) -> io::Result<net::Stream> {
+    async fn open(&self, circuit: CircuitId, port: u16) -> io::Result<net::Stream> {
         match &self.address {
+            BackendAddress::Handler(_) => match &self.handler {
+                Some(handler) => handler.connect(circuit, port).map(net::Stream::Pipe),
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
             BackendAddress::Tcp(address) => net::connect_tcp(*address).await,
             BackendAddress::Unix(path) => loop {
                 match net::connect_unix(path).await {

@@ -12,6 +12,8 @@ pub enum BackendAddress {
     Tcp(SocketAddr),
     /// A unix stream socket.
     Unix(PathBuf),
+    /// A handler of the program that embeds the library, by its name ([`super::handler`]).
+    Handler(String),
 }
 
 /// Why a text is no backend address.
@@ -20,6 +22,9 @@ pub enum BackendAddressError {
     /// The path of a unix socket is missing or relative.
     #[error("{0:?}: write a unix socket with its whole path, as in unix:/run/app.sock")]
     UnixPath(String),
+    /// The name of a handler is missing.
+    #[error("{0:?}: write a handler with the name that the program gave it, as in handler:shop")]
+    HandlerName(String),
     /// There is no port, or one out of range.
     #[error("{0:?}: write an address with a port from 1 to 65535, as in 127.0.0.1:8080")]
     Port(String),
@@ -36,6 +41,7 @@ impl std::fmt::Display for BackendAddress {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            BackendAddress::Handler(name) => write!(f, "handler:{name}"),
         }
     }
 }
@@ -50,6 +56,12 @@ impl FromStr for BackendAddress {
                 return Err(BackendAddressError::UnixPath(text.to_owned()));
             }
             return Ok(BackendAddress::Unix(path));
+        }
+        if let Some(name) = text.strip_prefix("handler:") {
+            if name.is_empty() {
+                return Err(BackendAddressError::HandlerName(text.to_owned()));
+            }
+            return Ok(BackendAddress::Handler(name.to_owned()));
         }
         match text.parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 => Ok(BackendAddress::Tcp(address)),
@@ -94,7 +106,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written_alike() {
-        for text in ["127.0.0.1:8080", "[::1]:80", "unix:/run/app.sock"] {
+        for text in ["127.0.0.1:8080", "[::1]:80", "unix:/run/app.sock", "handler:shop"] {
             let address: BackendAddress = text.parse().expect("a good address");
             assert_eq!(address.to_string(), text);
         }
@@ -108,5 +120,6 @@ mod tests {
         assert!(matches!(error("127.0.0.1:0"), BackendAddressError::Port(_)));
         assert!(matches!(error("127.0.0.1:70000"), BackendAddressError::Port(_)));
         assert!(matches!(error("unix:app.sock"), BackendAddressError::UnixPath(_)));
+        assert!(matches!(error("handler:"), BackendAddressError::HandlerName(_)));
     }
 }

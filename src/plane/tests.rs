@@ -1,5 +1,6 @@
 //! The plane against real sockets; the client's side is a pipe in memory.
 
+mod handler;
 mod relay;
 mod serve;
 mod support;

@@ -91,6 +91,8 @@ pub struct LinkRecord {
 pub struct CoreGroup {
     /// Data cores in order; each set once, by its own thread, before the Tor stack starts.
     data: RwLock<Vec<CoreHandle>>,
+    /// The control core, once it has entered.
+    control: RwLock<Option<CoreHandle>>,
     /// Counts links placed so far: the next one goes to the next data core.
     links_placed: AtomicUsize,
     /// Tor stacks that the cores share: data core `n` belongs to stack `n % stacks`.
@@ -151,7 +153,9 @@ impl CoreGroup {
     pub fn enter(self: &Arc<CoreGroup>, id: CoreId) -> CoreHandle {
         let queue = executor::current_queue().expect("a core has a driver");
         let handle = CoreHandle { id, queue };
-        if id != CoreId::CONTROL {
+        if id == CoreId::CONTROL {
+            *self.control.write().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+        } else {
             let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
             data.retain(|known| known.id != id);
             data.push(handle.clone());
@@ -163,6 +167,9 @@ impl CoreGroup {
 
     /// A core has ended: nothing is placed on it until it enters again.
     pub fn leave(&self, id: CoreId) {
+        if id == CoreId::CONTROL {
+            *self.control.write().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         let mut data = self.data.write().unwrap_or_else(PoisonError::into_inner);
         data.retain(|known| known.id != id);
     }
@@ -170,6 +177,12 @@ impl CoreGroup {
     /// Data cores that have entered so far, in order.
     pub fn data_cores(&self) -> Vec<CoreHandle> {
         self.data.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every core that has entered and not left: the control core, then data cores in order.
+    pub fn cores(&self) -> Vec<CoreHandle> {
+        let control = self.control.read().unwrap_or_else(PoisonError::into_inner).clone();
+        control.into_iter().chain(self.data_cores()).collect()
     }
 
     /// Say how many Tor stacks there are. Before any link opens.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{tcp, unix};
 
 use super::ring;
@@ -23,6 +23,8 @@ pub enum Stream {
     Tcp(tokio::net::TcpStream),
     /// On the control core, to a unix socket.
     Unix(tokio::net::UnixStream),
+    /// To somebody in this process.
+    Pipe(DuplexStream),
 }
 
 /// Connect over TCP.
@@ -32,17 +34,25 @@ pub enum Stream {
 /// port among those that the kernel gives out by itself may answer itself (TCP's simultaneous
 /// open).
 pub async fn connect_tcp(peer: SocketAddr) -> io::Result<Stream> {
-    let stream = match ring::current_office() {
-        Some(office) => Stream::Ring(ring::connect(office, SockAddr::from(peer)).await?),
-        None => Stream::Tcp(tokio::net::TcpStream::connect(peer).await?),
-    };
-    let socket = stream.socket();
-    if socket.local_addr()?.as_socket() == Some(peer) {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
     // Whoever writes here batches; what is written shall leave now.
-    socket.set_tcp_nodelay(true)?;
-    Ok(stream)
+    let check = |socket: socket2::SockRef<'_>| {
+        if socket.local_addr()?.as_socket() == Some(peer) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        socket.set_tcp_nodelay(true)
+    };
+    match ring::current_office() {
+        Some(office) => {
+            let socket = ring::connect(office, SockAddr::from(peer)).await?;
+            check((&socket).into())?;
+            Ok(Stream::Ring(socket))
+        }
+        None => {
+            let socket = tokio::net::TcpStream::connect(peer).await?;
+            check((&socket).into())?;
+            Ok(Stream::Tcp(socket))
+        }
+    }
 }
 
 /// Connect to a unix socket.
@@ -57,15 +67,6 @@ pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
 }
 
 impl Stream {
-    /// For what needs no driver.
-    fn socket(&self) -> socket2::SockRef<'_> {
-        match self {
-            Stream::Ring(socket) => socket2::SockRef::from(socket),
-            Stream::Tcp(socket) => socket2::SockRef::from(socket),
-            Stream::Unix(socket) => socket2::SockRef::from(socket),
-        }
-    }
-
     /// Both directions apart. The connection closes with the second.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         match self {
@@ -81,6 +82,10 @@ impl Stream {
                 let (read, write) = socket.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
             }
+            Stream::Pipe(pipe) => {
+                let (read, write) = tokio::io::split(pipe);
+                (ReadHalf::Pipe(read), WriteHalf::Pipe(write))
+            }
         }
     }
 }
@@ -94,6 +99,8 @@ pub enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     /// On the control core, from a unix socket.
     Unix(unix::OwnedReadHalf),
+    /// From somebody in this process.
+    Pipe(tokio::io::ReadHalf<DuplexStream>),
 }
 
 /// What the other side gets.
@@ -105,6 +112,8 @@ pub enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     /// On the control core, to a unix socket.
     Unix(unix::OwnedWriteHalf),
+    /// To somebody in this process.
+    Pipe(tokio::io::WriteHalf<DuplexStream>),
 }
 
 impl AsyncRead for ReadHalf {
@@ -121,6 +130,7 @@ impl AsyncRead for ReadHalf {
             }
             ReadHalf::Tcp(socket) => Pin::new(socket).poll_read(cx, room),
             ReadHalf::Unix(socket) => Pin::new(socket).poll_read(cx, room),
+            ReadHalf::Pipe(pipe) => Pin::new(pipe).poll_read(cx, room),
         }
     }
 }
@@ -135,6 +145,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Ring(socket) => socket.poll_send(cx, &[io::IoSlice::new(bytes)]),
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         }
     }
 
@@ -143,6 +154,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Ring(socket) => socket.poll_sent(cx),
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_flush(cx),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
@@ -151,6 +163,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Ring(socket) => socket.poll_shutdown(cx),
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 }

@@ -84,8 +84,17 @@ impl Service {
 
     /// Start one in which something will fail (see `app::fault`), and wait until it is ready.
     pub fn start_with_fault(lab: &Lab, spec: &Spec, fault: &str) -> Service {
+        Service::start_with_environment(lab, spec, &[("RUSTBALANCE_FAULT", fault)])
+    }
+
+    /// Start one with more in its environment, and wait until it is ready.
+    pub fn start_with_environment(
+        lab: &Lab,
+        spec: &Spec,
+        environment: &[(&str, &str)],
+    ) -> Service {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        let mut service = Service::launch(lab, spec, dir, &[("RUSTBALANCE_FAULT", fault)]);
+        let mut service = Service::launch(lab, spec, dir, environment);
         service.wait_until_ready();
         service
     }

@@ -55,6 +55,8 @@ pub struct Bench {
     raw: File,
     /// CPU that the machine takes while nobody asks for anything, in CPU seconds a second.
     pub idle: f64,
+    /// How often that was measured.
+    idles: usize,
     /// When it began.
     started: Instant,
     /// Steps that are done.
@@ -73,16 +75,29 @@ impl Bench {
         let raw = file.with_context(|| format!("cannot make {}", raw.display()))?;
         let started = Instant::now();
         let samples = Vec::new();
-        Ok(Bench { site, level, samples, raw, idle: 0.0, started, steps_done: 0, steps })
+        Ok(Bench { site, level, samples, raw, idle: 0.0, idles: 0, started, steps_done: 0, steps })
     }
 
     /// Measure how busy the machine is with nobody asking, for the subjects that run.
-    pub fn measure_idle(&mut self) {
+    ///
+    /// # Errors
+    /// When the raw data cannot be written.
+    pub fn measure_idle(&mut self) -> Result<()> {
         let span = Duration::from_secs(self.level.pick(1, 5, 10));
         let (busy, started) = (machine_busy(), Instant::now());
         std::thread::sleep(span);
         self.idle = (machine_busy() - busy).as_secs_f64() / started.elapsed().as_secs_f64();
         self.say(&format!("the idle machine takes {:.2} CPU seconds a second", self.idle));
+        self.record(Sample {
+            suite: "machine",
+            case: "nobody asks".to_owned(),
+            subject: "all that runs".to_owned(),
+            round: self.idles,
+            values: Values::from([("cpu_seconds_per_second", self.idle)]),
+            void: None,
+        })?;
+        self.idles += 1;
+        Ok(())
     }
 
     /// One step is done: tell how far it is.
@@ -109,7 +124,11 @@ impl Bench {
         let site = &self.site;
         let starting = kinds.iter().map(|kind| {
             eprintln!("starting {}", kind.name());
-            kind.start(site)
+            // Somebody may take a port between its choice and its use.
+            kind.start(site).or_else(|error| {
+                eprintln!("{}: {error:#}; once more", kind.name());
+                kind.start(site)
+            })
         });
         let mut subjects = starting.collect::<Result<Vec<_>>>()?;
         for subject in &subjects {
@@ -183,10 +202,17 @@ impl Bench {
 pub struct Cost {
     /// CPU of the subject's processes, in seconds.
     pub cpu_seconds: f64,
-    /// CPU of the whole machine, in seconds: relays and clients as well.
+    /// CPU of the whole machine, in seconds: relays and clients as well, and what it takes at rest.
     pub machine_seconds: f64,
     /// How long it took, in seconds.
     pub seconds: f64,
+}
+
+impl Cost {
+    /// CPU of the whole machine beyond what it takes at rest, which is `idle` CPU seconds a second.
+    pub fn machine_above(&self, idle: f64) -> f64 {
+        (self.machine_seconds - idle * self.seconds).max(0.0)
+    }
 }
 
 /// Do something and see what it cost a subject.

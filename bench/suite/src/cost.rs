@@ -1,5 +1,6 @@
 //! What processes cost, seen from outside: CPU of whole process trees, memory, the machine's load.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_getcpuclockid};
@@ -19,10 +20,14 @@ impl Tree {
         self.pids().into_iter().map(|pid| clock(pid) + reaped(pid)).sum()
     }
 
-    /// Resident memory in bytes; pages that several processes share are divided among them
-    /// (`Pss` of proc_pid_smaps_rollup), so that many daemons are not charged many times.
+    /// Resident memory in bytes, as it would be on a machine of its own: what is private to each
+    /// process, and each page of a file that processes of this tree share once. Processes outside
+    /// of it, such as relays that run the same program, make it neither more nor less.
     pub fn memory_bytes(&self) -> u64 {
-        self.pids().into_iter().map(pss_bytes).sum()
+        let mut shared = BTreeMap::new();
+        let private: u64 =
+            self.pids().into_iter().map(|pid| private_bytes(pid, &mut shared)).sum();
+        private + shared.values().sum::<u64>()
     }
 
     /// Every process of it that runs now.
@@ -65,12 +70,40 @@ fn children(pid: u32) -> Vec<u32> {
     texts.flat_map(pids).collect()
 }
 
-/// `Pss` of a process.
-fn pss_bytes(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kb = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kb.unwrap_or_default() * 1024
+/// Where a mapping of a file begins: the file's name and the offset in it.
+type Region = (String, String);
+
+/// Resident bytes of a process that are its own; those that it may share are put into `shared`, the
+/// most for each region. See proc_pid_smaps(5).
+fn private_bytes(pid: u32, shared: &mut BTreeMap<Region, u64>) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    let mut private = 0;
+    let mut region = None;
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next() else { continue };
+        match first.strip_suffix(':') {
+            // "address perms offset dev inode path"; what has no path is memory without a file.
+            None => {
+                let offset = words.nth(1).unwrap_or_default().to_owned();
+                let path = words.nth(2).filter(|path| path.starts_with('/'));
+                region = path.map(|path| (path.to_owned(), offset));
+            }
+            Some(field) => {
+                let kb = words.next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default();
+                match (field, &region) {
+                    ("Private_Clean" | "Private_Dirty", _) => private += kb * 1024,
+                    ("Shared_Clean" | "Shared_Dirty", None) => private += kb * 1024,
+                    ("Shared_Clean", Some(region)) => {
+                        let most = shared.entry(region.clone()).or_default();
+                        *most = (*most).max(kb * 1024);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    private
 }
 
 /// What the whole machine was busy with: everything but idle and waiting for a disk, over all CPUs.
@@ -111,6 +144,30 @@ mod tests {
         child.kill().expect("it runs");
         child.wait().expect("it ended");
         assert!(pids.contains(&child.id()));
+    }
+
+    #[test]
+    fn a_file_that_two_processes_map_counts_once() {
+        let sleep = || Command::new("sleep").arg("60").stdin(Stdio::null()).spawn();
+        let mut pair = [sleep().expect("it is everywhere"), sleep().expect("it is everywhere")];
+        let ids = [pair[0].id(), pair[1].id()];
+        // They have to have come as far as sleeping.
+        let asleep = |pid: u32| {
+            let wchan = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            wchan.contains("(sleep) S")
+        };
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !ids.iter().all(|pid| asleep(*pid)) && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let one = Tree { roots: vec![ids[0]] }.memory_bytes();
+        let both = Tree { roots: ids.to_vec() }.memory_bytes();
+        for child in &mut pair {
+            child.kill().expect("it runs");
+            child.wait().expect("it ended");
+        }
+        assert!(one > 500_000, "libc alone has more: {one}");
+        assert!(both > one && both < one * 3 / 2, "{one} and {both}");
     }
 
     #[test]

@@ -15,6 +15,10 @@ use crate::sample::Values;
 /// be told apart.
 const SHARE_MIN: f64 = 0.15;
 
+/// The share of all links' bytes that one core must have carried to count as the one that carries
+/// the link: others are kept open by directory requests or by a guard that was left.
+const LINK_SHARE_MIN: f64 = 0.95;
+
 /// One look at a process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Inside {
@@ -24,8 +28,8 @@ pub struct Inside {
     control: Duration,
     /// Payload that each data core served so far, both directions, in bytes.
     payload: BTreeMap<u64, u64>,
-    /// The data cores that carry a link.
-    link_cores: Vec<u64>,
+    /// Bytes of the links that each data core carries, both directions.
+    links: BTreeMap<u64, u64>,
 }
 
 impl Inside {
@@ -73,14 +77,27 @@ impl Inside {
                     total("bytes_in_total") + total("bytes_out_total");
             }
         }
-        self.link_cores =
-            list(status, "links").iter().filter_map(|one| one["core"].as_u64()).collect();
-        self.link_cores.sort_unstable();
-        self.link_cores.dedup();
+        for link in list(status, "links") {
+            let Some(core) = link["core"].as_u64() else { continue };
+            let total = |name: &str| link[name].as_u64().unwrap_or_default();
+            *self.links.entry(core).or_default() +=
+                total("bytes_in_total") + total("bytes_out_total");
+        }
+    }
+
+    /// The core that carried (nearly) all that went over links since an earlier look.
+    fn link_core(&self, earlier: &Inside) -> Option<u64> {
+        let carried = |core: &u64| -> f64 {
+            let before = earlier.links.get(core).copied().unwrap_or_default();
+            // A link that has closed takes its count along.
+            self.links.get(core).copied().unwrap_or_default().saturating_sub(before) as f64
+        };
+        let all: f64 = self.links.keys().map(carried).sum();
+        self.links.keys().copied().find(|core| carried(core) > LINK_SHARE_MIN * all)
     }
 
     /// What happened since an earlier look: the control core's part of the CPU in percent, and,
-    /// where one core of several carries the only link and others served enough, CPU-ns for a
+    /// where one core of several carries the link and others served enough, CPU-ns for a
     /// payload byte of the streams by themselves and of the link by itself.
     pub fn since(&self, earlier: &Inside) -> Values {
         let mut values = Values::new();
@@ -97,7 +114,7 @@ impl Inside {
         let control = self.control.saturating_sub(earlier.control).as_nanos() as f64;
         let all: f64 = control + cores.iter().map(|core| ns(*core)).sum::<f64>();
         values.insert("control_core_percent", 100.0 * control / all.max(1.0));
-        let [link] = self.link_cores[..] else { return values };
+        let Some(link) = self.link_core(earlier) else { return values };
         let others = || cores.iter().copied().filter(|core| *core != link);
         let total: f64 = cores.iter().map(|core| bytes(*core)).sum();
         let elsewhere: f64 = others().map(bytes).sum();
@@ -116,21 +133,21 @@ mod tests {
 
     use super::Inside;
 
-    fn inside(data: &[(u64, u64)], payload: &[(u64, u64)], links: &[u64]) -> Inside {
+    fn inside(data: &[(u64, u64)], payload: &[(u64, u64)], links: &[(u64, u64)]) -> Inside {
         Inside {
             data: data.iter().map(|(core, ns)| (*core, Duration::from_nanos(*ns))).collect(),
             control: Duration::from_nanos(100),
             payload: payload.iter().copied().collect(),
-            link_cores: links.to_vec(),
+            links: links.iter().copied().collect(),
         }
     }
 
     #[test]
     fn link_and_streams_are_told_apart() {
-        let before = inside(&[(0, 1000), (1, 1000)], &[(0, 0), (1, 50)], &[0]);
+        let before = inside(&[(0, 1000), (1, 1000)], &[(0, 0), (1, 50)], &[(0, 10), (1, 5)]);
         // 30 ns a byte for streams, 10 for the link: core 0 serves 100 bytes, core 1 300.
-        let after =
-            inside(&[(0, 1000 + 3000 + 4000), (1, 1000 + 9000)], &[(0, 100), (1, 350)], &[0]);
+        let data = [(0, 1000 + 3000 + 4000), (1, 1000 + 9000)];
+        let after = inside(&data, &[(0, 100), (1, 350)], &[(0, 500), (1, 6)]);
         let values = after.since(&before);
         assert!((values["stream_ns_per_byte"] - 30.0).abs() < 1e-9);
         assert!((values["link_ns_per_byte"] - 10.0).abs() < 1e-9);
@@ -139,17 +156,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_apart_is_not_told() {
-        let before = inside(&[(0, 0), (1, 0)], &[(0, 0), (1, 0)], &[0]);
-        let all_on_one = inside(&[(0, 9), (1, 1)], &[(0, 100), (1, 0)], &[0]);
+        let before = inside(&[(0, 0), (1, 0)], &[(0, 0), (1, 0)], &[]);
+        let all_on_one = inside(&[(0, 9), (1, 1)], &[(0, 100), (1, 0)], &[(0, 100)]);
         assert!(!all_on_one.since(&before).contains_key("link_ns_per_byte"));
-        let two_links = inside(&[(0, 9), (1, 9)], &[(0, 100), (1, 100)], &[0, 1]);
+        let two_links = inside(&[(0, 9), (1, 9)], &[(0, 100), (1, 100)], &[(0, 90), (1, 110)]);
         assert!(!two_links.since(&before).contains_key("link_ns_per_byte"));
     }
 
     #[test]
     fn a_status_document_is_read() {
         let status = serde_json::json!({
-            "links": [{ "core": 1 }, { "core": 1 }],
+            "links": [
+                { "core": 1, "bytes_in_total": 4, "bytes_out_total": 5 },
+                { "core": 1, "bytes_in_total": 1, "bytes_out_total": 0 }
+            ],
             "services": [{ "instances": [
                 { "core": 0, "bytes_in_total": 1, "bytes_out_total": 2 },
                 { "core": 1, "bytes_in_total": 3, "bytes_out_total": null },
@@ -159,6 +179,6 @@ mod tests {
         let mut inside = Inside::default();
         inside.status(&status);
         assert_eq!(inside.payload.into_iter().collect::<Vec<_>>(), [(0, 3), (1, 3)]);
-        assert_eq!(inside.link_cores, [1]);
+        assert_eq!(inside.links.into_iter().collect::<Vec<_>>(), [(1, 10)]);
     }
 }

@@ -61,8 +61,11 @@ struct Arguments {
     #[arg(long)]
     rounds: Option<usize>,
     /// Where raw data and report go; must not be there
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "report")]
+    out: Option<PathBuf>,
+    /// Measure nothing: write the report of this run's directory again, from its raw data
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "smoke", "check", "suites"])]
+    report: Option<PathBuf>,
     /// What to run
     #[arg(value_name = "SUITE")]
     suites: Vec<Suite>,
@@ -106,7 +109,7 @@ impl Suite {
         match self {
             Suite::Bytes => bytes::steps(level),
             Suite::Rendezvous => rendezvous::steps(level),
-            Suite::Clients => clients::steps(level),
+            Suite::Clients => clients::steps(),
             Suite::Memory => memory::steps(level),
             Suite::Flood => flood::steps(level),
             Suite::Start => start::steps(level),
@@ -155,36 +158,48 @@ fn run(arguments: &Arguments) -> Result<bool> {
         (false, true) => Level::Quick,
         (false, false) => Level::Full,
     };
+    if let Some(dir) = &arguments.report {
+        let samples = sample::read(&dir.join("raw.jsonl"))?;
+        return report(dir, report::Run { samples: &samples, level });
+    }
+    let Some(out) = &arguments.out else { anyhow::bail!("name a directory with --out") };
     let all = Suite::value_variants();
     let suites: Vec<Suite> = match arguments.suites.is_empty() {
         true => all.to_vec(),
         false => all.iter().copied().filter(|suite| arguments.suites.contains(suite)).collect(),
     };
-    std::fs::create_dir(&arguments.out)
-        .with_context(|| format!("cannot make {}", arguments.out.display()))?;
+    std::fs::create_dir(out).with_context(|| format!("cannot make {}", out.display()))?;
     // Vanguards full need more relays than the small lab has.
     let size = level.pick(Size::Small, Size::Full, Size::Full);
     let site = Site::start(size, &arguments.rustbalance)?;
     let steps = suites.iter().map(|suite| suite.steps(level)).sum();
-    let mut bench = Bench::new(site, level, &arguments.out.join("raw.jsonl"), steps)?;
-    bench.measure_idle();
+    let mut bench = Bench::new(site, level, &out.join("raw.jsonl"), steps)?;
+    bench.measure_idle()?;
     let rounds = arguments.rounds.unwrap_or(level.pick(1, 5, 5));
     run_suites(&mut bench, &suites, rounds, arguments.epoll)?;
-    let names: Vec<&str> = suites.iter().map(|suite| suite.name()).collect();
+    // A smoke run shows that everything works: there a void round is a failure.
+    let failed = level == Level::Smoke && bench.samples.iter().any(|one| one.void.is_some());
+    let holds = report(out, report::Run { samples: &bench.samples, level })?;
+    Ok(!failed && (holds || !arguments.check))
+}
+
+/// Write the report of a run, show its first page, and say whether the bounds of what it measured
+/// hold.
+fn report(dir: &Path, run: report::Run<'_>) -> Result<bool> {
+    let measured = |suite: &&str| run.samples.iter().any(|one| one.suite == *suite);
+    let names = Suite::value_variants().iter().map(|suite| suite.name());
+    let names: Vec<&str> = names.filter(measured).collect();
     let document = Path::new("docs/SPECIFICATION.md");
-    let verdicts = match level {
+    let verdicts = match run.level {
         Level::Smoke => Vec::new(),
-        _ => bounds::check(&bench.samples, &names, document)?,
+        _ => bounds::check(run.samples, &names, document)?,
     };
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     let command = format!("bench/run {command}");
-    let text = report::write(&arguments.out, &bench, &verdicts, command.trim())?;
+    let text = report::write(dir, run, &verdicts, command.trim())?;
     let page = text.split("\n## Every figure").next().unwrap_or_default();
-    println!("{page}\nreport: {}", arguments.out.join("README.md").display());
-    // A smoke run shows that everything works: there a void round is a failure.
-    let failed = level == Level::Smoke && bench.samples.iter().any(|one| one.void.is_some());
-    let holds = verdicts.iter().all(bounds::Verdict::holds);
-    Ok(!failed && (holds || !arguments.check))
+    println!("{page}\nreport: {}", dir.join("README.md").display());
+    Ok(verdicts.iter().all(bounds::Verdict::holds))
 }
 
 /// Run the suites: first those that start their own subjects, so that nobody else runs meanwhile.
@@ -202,7 +217,7 @@ fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize, epoll: bool) -
         return Ok(());
     }
     let mut subjects: Vec<Subject> = bench.start(&kinds(bench.level, epoll))?;
-    bench.measure_idle();
+    bench.measure_idle()?;
     for suite in shared.into_iter().filter(|suite| suites.contains(suite)) {
         match suite {
             Suite::Bytes => bytes::run(bench, &subjects, rounds)?,

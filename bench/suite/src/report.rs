@@ -7,38 +7,48 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::bench::{Bench, C_TOR, C_TORS, Level};
+use crate::bench::{C_TOR, C_TORS, Level};
 use crate::bounds::Verdict;
 use crate::plot::{self, Bar};
 use crate::sample::{Sample, Summary, summary};
 use crate::subject::Kind;
 use crate::suites::{bytes, clients, memory, rendezvous, scale};
 
+/// What a report is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// All that was measured.
+    pub samples: &'a [Sample],
+    /// How thorough it was.
+    pub level: Level,
+}
+
 /// Write `README.md` and the pictures into the run's directory; gives the text.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(dir: &Path, bench: &Bench, verdicts: &[Verdict], command: &str) -> Result<String> {
-    let samples = &bench.samples;
+pub fn write(dir: &Path, run: Run<'_>, verdicts: &[Verdict], command: &str) -> Result<String> {
+    let samples = run.samples;
     let mut text = format!("# {}\n\n`{command}`\n\n", title(dir));
     text.push_str(&machine());
-    if bench.level == Level::Smoke {
+    if run.level == Level::Smoke {
         text.push_str("\n**A smoke run: it shows that the suites work and measures nothing.**\n");
     }
     text.push_str("\n## In one page\n\n");
-    text.push_str(&answers(bench));
+    text.push_str(&answers(run));
+    text.push_str(&better_and_worse(samples));
     if !verdicts.is_empty() {
         text.push_str("\n## Bounds of docs/SPECIFICATION.md\n\n");
         text.push_str(&bounds(verdicts));
     }
     text.push_str("\n## What larger machines would carry\n\n");
-    let scale = scale::report(samples, bench.level);
+    let scale = scale::report(samples, run.level);
     text.push_str(if scale.is_empty() { "The suites for it were not run.\n" } else { &scale });
-    text.push_str(&claims(bench));
+    text.push_str(&claims(run));
     text.push_str("\n## Every figure\n\nMedian (least to most) of the rounds that count.\n");
     text.push_str(&tables(samples));
     text.push_str(&void(samples));
-    pictures(dir, bench, &mut text)?;
+    pictures(dir, run, &mut text)?;
     std::fs::write(dir.join("README.md"), &text)?;
     Ok(text)
 }
@@ -75,11 +85,11 @@ fn machine() -> String {
 }
 
 /// Is it cheaper, and by what ratio?
-fn answers(bench: &Bench) -> String {
-    let samples = &bench.samples;
+fn answers(run: Run<'_>) -> String {
+    let samples = run.samples;
     let ours = Kind::rustbalance(2).name();
     let classic = Kind::Classic { daemons: 2 }.name();
-    let streams = bench.level.pick(2, 4, 4);
+    let streams = run.level.pick(2, 4, 4);
     let down = bytes::case_name(true, streams);
     let up = bytes::case_name(false, streams);
     let rows: [(&str, &str, &str, &str); 4] = [
@@ -108,18 +118,18 @@ fn answers(bench: &Bench) -> String {
             cheaper(own, all)
         );
     }
-    text.push_str(&memory_answer(bench));
+    text.push_str(&memory_answer(run));
     text
 }
 
 /// The line on memory.
-fn memory_answer(bench: &Bench) -> String {
+fn memory_answer(run: Run<'_>) -> String {
     let mut text = String::new();
-    for count in memory::counts(bench.level) {
+    for count in memory::counts(run.level) {
         let case = memory::case_name(*count);
         let of = |subject: &str| {
             let figure = "memory_mb_after_work";
-            summary(&bench.samples, memory::NAME, &case, &[subject], figure)
+            summary(run.samples, memory::NAME, &case, &[subject], figure)
         };
         let (own, tor) = (of("RustBalance"), of(C_TOR));
         if own.is_some() {
@@ -133,6 +143,63 @@ fn memory_answer(bench: &Bench) -> String {
         }
     }
     text
+}
+
+/// Figures that are compared, whether less of them is better, and what they are called.
+const COMPARED: [(&str, bool, &str); 14] = [
+    ("cpu_ns_per_byte", true, "CPU for a byte"),
+    ("mbps", false, "throughput while the machine is shared"),
+    ("syscalls_per_megabyte", true, "system calls for a megabyte"),
+    ("cpu_ms_per_client", true, "CPU for a new client"),
+    ("clients_per_second", false, "new clients a second"),
+    ("served_ms_p50", true, "time until served, median"),
+    ("served_ms_p99", true, "time until served, 99th percentile"),
+    ("memory_kb_per_circuit", true, "memory for a circuit"),
+    ("cpu_ms_per_request", true, "CPU for a request on a held circuit"),
+    ("memory_mb_after_work", true, "memory after work"),
+    ("seconds_to_served", true, "start to first served request"),
+    ("seconds_without_service", true, "time without service over a restart"),
+    ("cpu_ms_per_rendezvous", true, "CPU for an introduction with its rendezvous"),
+    ("honest_served_percent", false, "honest clients served under a flood"),
+];
+/// A difference up to this is none.
+const SAME: f64 = 0.05;
+
+/// What is better and what is worse than C tor, each case by itself.
+fn better_and_worse(samples: &[Sample]) -> String {
+    let ours = [Kind::rustbalance(2).name(), "RustBalance".to_owned(), Kind::rustbalance(1).name()];
+    let (mut better, mut worse, mut same) = (String::new(), String::new(), String::new());
+    let mut seen = BTreeSet::new();
+    for sample in samples {
+        for (figure, less, name) in COMPARED {
+            let (suite, case) = (sample.suite, &sample.case);
+            let of = |subjects: &[&str]| summary(samples, suite, case, subjects, figure);
+            let own = ours.iter().find_map(|subject| of(&[subject]));
+            let (Some(own), Some(tor)) = (own, of(&C_TORS)) else { continue };
+            if !seen.insert((suite, case.clone(), figure)) {
+                continue;
+            }
+            let ratio = own.median / tor.median;
+            let gain = if less { 1.0 - ratio } else { ratio - 1.0 };
+            let place = match gain {
+                gain if gain > SAME => &mut better,
+                gain if gain < -SAME => &mut worse,
+                _ => &mut same,
+            };
+            let _ = writeln!(
+                place,
+                "* {suite}, {case}: {name} {:.2} against {:.2}, {ratio:.2} x",
+                own.median, tor.median
+            );
+        }
+    }
+    let part = |title: &str, list: String| match list.is_empty() {
+        true => String::new(),
+        false => format!("\n### {title}\n\n{list}"),
+    };
+    part("Worse than C tor", worse)
+        + &part("Better than C tor", better)
+        + &part("The same, within 5 %", same)
 }
 
 /// A median, or a dash.
@@ -167,13 +234,13 @@ fn bounds(verdicts: &[Verdict]) -> String {
 }
 
 /// Claims of the feature plan, beside what was measured here and what follows from it.
-fn claims(bench: &Bench) -> String {
-    let samples = &bench.samples;
+fn claims(run: Run<'_>) -> String {
+    let samples = run.samples;
     let ours = Kind::rustbalance(2).name();
-    let model = scale::Model::of(samples, &[&ours], bench.level);
+    let model = scale::Model::of(samples, &[&ours], run.level);
     let Some(model) = model else { return String::new() };
     let one = Kind::rustbalance(1).name();
-    let case = clients::case_name(bench.level);
+    let case = clients::case_name(run.level);
     let kb = summary(samples, clients::NAME, &case, &[&one], "memory_kb_per_circuit");
     let mut text = "\n## The plan's claims\n\nUsers are circuits that are held open; Mbps are \
         payload through Tor's cryptography (HTTP is the backend's work and is not in it).\n\n\
@@ -187,7 +254,7 @@ fn claims(bench: &Bench) -> String {
         let _ = writeln!(text, "| {cores} | {users} | {memory} | {mbps} | *{predicted:.0}* |");
     }
     if let Some(kb) = kb {
-        let held = clients::held(bench.level);
+        let held = clients::held(run.level);
         let _ = writeln!(
             text,
             "\nMeasured: {held} circuits on one core at {:.0} kB each, all of them served.",
@@ -260,9 +327,9 @@ fn void(samples: &[Sample]) -> String {
 }
 
 /// The pictures, and their names at the end of the text.
-fn pictures(dir: &Path, bench: &Bench, text: &mut String) -> Result<()> {
-    let samples = &bench.samples;
-    let streams = bench.level.pick(2, 4, 4);
+fn pictures(dir: &Path, run: Run<'_>, text: &mut String) -> Result<()> {
+    let samples = run.samples;
+    let streams = run.level.pick(2, 4, 4);
     let down = bytes::case_name(true, streams);
     let cases: [(&str, &str, &str, &str, &str); 3] = [
         ("bytes", bytes::NAME, &down, "cpu_ns_per_byte", "CPU-ns for a payload byte"),

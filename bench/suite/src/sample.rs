@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 /// Named figures, each with its unit in the name.
 pub type Values = BTreeMap<&'static str, f64>;
@@ -23,6 +26,39 @@ pub struct Sample {
     /// Why the round does not count, for any of its subjects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub void: Option<String>,
+}
+
+/// A sample as a line of raw data has it.
+#[derive(Deserialize)]
+struct Line {
+    /// See [`Sample`].
+    suite: String,
+    /// See [`Sample`].
+    case: String,
+    /// See [`Sample`].
+    subject: String,
+    /// See [`Sample`].
+    round: usize,
+    /// See [`Sample`]; `null` is what JSON has for a value that is no number.
+    values: BTreeMap<String, Option<f64>>,
+    /// See [`Sample`].
+    void: Option<String>,
+}
+
+/// Read the raw data of a run.
+///
+/// # Errors
+/// When the file cannot be read, or is none of ours.
+pub fn read(raw: &Path) -> Result<Vec<Sample>> {
+    let text = std::fs::read_to_string(raw).with_context(|| format!("{}", raw.display()))?;
+    // Names of suites and figures live as long as the program, as those that it measures itself do.
+    let name = |name: String| -> &'static str { Box::leak(name.into_boxed_str()) };
+    let sample = |line: &str| -> Result<Sample> {
+        let Line { suite, case, subject, round, values, void } = serde_json::from_str(line)?;
+        let values = values.into_iter().map(|(key, value)| (name(key), value.unwrap_or(f64::NAN)));
+        Ok(Sample { suite: name(suite), case, subject, round, values: values.collect(), void })
+    };
+    text.lines().map(sample).collect::<Result<_>>().context("this is no raw data of a run")
 }
 
 /// Median and spread of some values.
@@ -77,6 +113,27 @@ mod tests {
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(of(&[f64::NAN]), None);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let raw = dir.path().join("raw.jsonl");
+        let sample = Sample {
+            suite: "bytes",
+            case: "down".to_owned(),
+            subject: "C tor".to_owned(),
+            round: 3,
+            values: Values::from([("x", 1.5), ("y", f64::NAN)]),
+            void: Some("why".to_owned()),
+        };
+        let line = serde_json::to_string(&sample).expect("it is JSON");
+        std::fs::write(&raw, format!("{line}\n{line}\n")).expect("there is room");
+        let read = super::read(&raw).expect("it is ours");
+        assert_eq!(read.len(), 2);
+        assert_eq!(serde_json::to_string(&read[1]).expect("it is JSON"), line);
+        std::fs::write(&raw, "{}\n").expect("there is room");
+        assert!(super::read(&raw).is_err());
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::service::check_service;
-use super::{ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Service, Stacks, Turbo};
+use super::{
+    ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Log, LogFormat, Service, Stacks, Turbo,
+};
 use crate::config::address;
 use crate::config::place;
 use crate::config::problem::Problem;
-use crate::config::raw::{RawAdmin, RawConfig, RawTurbo};
+use crate::config::raw::{RawAdmin, RawConfig, RawLog, RawTurbo};
 use crate::config::reader::{At, Scalar};
 use crate::limits::{
     CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, SERVICES_MAX,
@@ -79,6 +81,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
     let services = check_services(&raw, &mut checker);
     let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
+    let log = check_log(raw.log, &mut checker);
     let warnings = std::mem::take(&mut checker.warnings);
     Some(Config {
         file: Some(file.to_owned()),
@@ -88,6 +91,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         turbo: turbo?,
         arti: raw.arti,
         admin,
+        log,
         warnings,
     })
 }
@@ -127,6 +131,20 @@ fn check_services(raw: &RawConfig, checker: &mut Checker<'_>) -> Option<Vec<Serv
         }
     }
     services.into_iter().collect()
+}
+
+/// `[log]`
+fn check_log(raw: RawLog, checker: &mut Checker<'_>) -> Log {
+    let format = raw.format.map_or(LogFormat::Auto, |typed| {
+        let known = LogFormat::ALL.iter().find(|(name, _)| *name == typed.value);
+        known.map(|(_, format)| *format).unwrap_or_else(|| {
+            let reason = format!("\"{}\" is no form of a log", typed.value);
+            let fix = "write \"auto\", \"human\", \"json\" or \"journald\"";
+            checker.problems.push(typed.problem(reason, fix));
+            LogFormat::Auto
+        })
+    });
+    Log { level: raw.level.map(|typed| typed.value), format }
 }
 
 /// `[turbo]`

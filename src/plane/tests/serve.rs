@@ -14,7 +14,7 @@ use crate::plane::status::BackendState;
 use crate::plane::{Plane, StreamOutcome};
 
 /// Serve a stream that is refused, and say why.
-async fn refused(plane: &Arc<Plane>, port: u16) -> EndReason {
+pub(super) async fn refused(plane: &Arc<Plane>, port: u16) -> EndReason {
     let counters = Arc::new(InstanceCounters::default());
     let (begun, _client, fate) = begin(port);
     let outcome = soon(serve(plane, begun, &counters)).await.expect("no panic");

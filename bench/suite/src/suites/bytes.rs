@@ -41,7 +41,8 @@ pub fn steps(level: crate::bench::Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let megabytes = bench.level.pick(1, 16, 32);
+    let megabytes = bench.level.pick(1, 16, 24);
+    let idle = bench.idle;
     for (down, streams) in cases(bench) {
         let bytes = megabytes * 1_000_000 / streams;
         bench.interleave(NAME, &case_name(down, streams), rounds, subjects, |site, subject| {
@@ -49,7 +50,7 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
             let total = (bytes * streams) as f64;
             let mut values = Values::from([
                 ("cpu_ns_per_byte", cost.cpu_seconds * 1e9 / total),
-                ("machine_cpu_ns_per_byte", cost.machine_seconds * 1e9 / total),
+                ("machine_cpu_ns_per_byte", cost.machine_above(idle) * 1e9 / total),
                 ("mbps", total * 8.0 / cost.seconds / 1e6),
                 ("cores", cost.cpu_seconds / cost.seconds),
             ]);

@@ -25,14 +25,13 @@ pub fn case_name(level: Level) -> String {
     format!("{} circuits held open on one core", held(level))
 }
 
-/// Rounds: each starts every process anew.
-fn rounds(level: Level) -> usize {
-    level.pick(1, 1, 1)
-}
+/// Rounds: each starts every process anew and takes minutes, and what is measured is memory, which
+/// differs little from run to run.
+const ROUNDS: usize = 1;
 
 /// Steps that it takes.
-pub fn steps(level: Level) -> usize {
-    2 * rounds(level)
+pub fn steps() -> usize {
+    2 * ROUNDS
 }
 
 /// Measure.
@@ -40,7 +39,7 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    for round in 0..rounds(bench.level) {
+    for round in 0..ROUNDS {
         for kind in [Kind::rustbalance(1), Kind::CTor] {
             let measured = one(bench, &kind);
             let (values, void) = match measured {

@@ -17,12 +17,12 @@ pub const NAME: &str = "flood";
 
 /// Introductions a second that are offered.
 pub fn rates(level: Level) -> &'static [u32] {
-    level.pick(&[5], &[50, 200], &[50, 200, 500, 1000, 2000])
+    level.pick(&[5], &[50, 200], &[50, 500, 2000])
 }
 
 /// How long a flood lasts.
 fn span(level: Level) -> Duration {
-    Duration::from_secs(level.pick(2, 5, 6))
+    Duration::from_secs(level.pick(2, 5, 5))
 }
 
 /// What a case is called.
@@ -51,7 +51,7 @@ pub fn run(bench: &mut Bench, subjects: &[Subject]) -> Result<()> {
 }
 
 /// How long one that floods waits: what it began goes on at the service either way.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Threads that flood: each holds one SOCKS request at a time.
 const FLOODERS: usize = 64;

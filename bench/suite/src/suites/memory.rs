@@ -19,10 +19,9 @@ pub fn counts(level: Level) -> &'static [usize] {
     level.pick(&[1], &[1, 2, 4], &[1, 2, 4, 8, 16])
 }
 
-/// Rounds: each starts every process anew.
-fn rounds(level: Level) -> usize {
-    level.pick(1, 1, 2)
-}
+/// Rounds: each starts every process anew and takes minutes, and what is measured is memory, which
+/// differs little from run to run.
+const ROUNDS: usize = 1;
 
 /// What a case is called.
 pub fn case_name(count: usize) -> String {
@@ -31,7 +30,7 @@ pub fn case_name(count: usize) -> String {
 
 /// Steps that it takes.
 pub fn steps(level: Level) -> usize {
-    counts(level).len() * rounds(level)
+    counts(level).len() * ROUNDS
 }
 
 /// Measure.
@@ -39,7 +38,7 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When a subject does not start or results cannot be written.
 pub fn run(bench: &mut Bench) -> Result<()> {
-    for round in 0..rounds(bench.level) {
+    for round in 0..ROUNDS {
         for count in counts(bench.level) {
             let case = case_name(*count);
             for daemons in [false, true] {
@@ -89,8 +88,8 @@ fn one(bench: &Bench, count: usize, daemons: bool) -> Result<Values> {
 
 /// For each instance: new clients, and a body of some megabytes for some of them.
 fn work(site: &Site, subjects: &[Subject], count: usize, level: Level) -> Result<()> {
-    let clients = level.pick(2, 20, 40) * count;
-    let body = site.body(level.pick(10_000, 1_000_000, 5_000_000))?;
+    let clients = level.pick(2, 20, 20) * count;
+    let body = site.body(level.pick(10_000, 1_000_000, 1_000_000))?;
     all_at_once(clients, 4, |at| {
         let onion = &subjects[at % subjects.len()].onion;
         match at % 4 {

@@ -35,7 +35,8 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let clients = bench.level.pick(4, 20, 160);
+    let idle = bench.idle;
+    let clients = bench.level.pick(4, 20, 100);
     bench.interleave(NAME, SATURATED, rounds, subjects, |site, subject| {
         // Both clients have the descriptor already: what is measured is the rendezvous.
         site.warm_up(&subject.onion, site.clients.len())?;
@@ -46,11 +47,11 @@ pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()>
         })?;
         Ok(Values::from([
             ("cpu_ms_per_client", cost.cpu_seconds * 1e3 / clients as f64),
-            ("machine_cpu_ms_per_client", cost.machine_seconds * 1e3 / clients as f64),
+            ("machine_cpu_ms_per_client", cost.machine_above(idle) * 1e3 / clients as f64),
             ("clients_per_second", clients as f64 / cost.seconds),
         ]))
     })?;
-    let (rate, clients) = bench.level.pick((2.0, 4), (4.0, 10), (8.0, 100));
+    let (rate, clients) = bench.level.pick((2.0, 4), (4.0, 10), (8.0, 64));
     bench.interleave(NAME, OPEN_LOOP, rounds, subjects, |site, subject| {
         site.warm_up(&subject.onion, site.clients.len())?;
         let waits = open_loop(rate, clients, |at| {

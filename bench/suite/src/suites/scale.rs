@@ -106,7 +106,7 @@ fn instance_ms(samples: &[Sample], level: Level) -> Option<f64> {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let clients = bench.level.pick(2, 16, 60);
+    let clients = bench.level.pick(2, 16, 40);
     bench.interleave(NAME, HELD_OUT, rounds, subjects, |site, subject| {
         site.warm_up(&subject.onion, site.clients.len())?;
         let body = site.body(MIX_BYTES)?;

@@ -1,0 +1,215 @@
+//! From a checked configuration to a running service: what the binary and a program that embeds the
+//! library share.
+//!
+//! Everything that can be refused is refused before anything is written, and before a thread runs:
+//! arti's tables, the state directory, the admin socket's place, keys that exist, CPUs, io_uring.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::options::{Options, ServiceOptions};
+use super::running::Running;
+use super::start::start;
+use super::state_dir::StateDir;
+use crate::config::{Config, Instances, Service};
+use crate::onion::ServiceSettings;
+use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
+use crate::plane::handler::Handlers;
+use crate::runtime::{IoChoice, driver, pinning};
+use crate::tor::ArtiSettings;
+use crate::vault::MasterKey;
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The configuration, or what it leads to, is wrong: one sentence each.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// Something failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What somebody may want to know of a start that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Something looks wrong.
+    Warning(String),
+    /// A service had no key yet; it has one now, in this file.
+    NewKey(PathBuf),
+}
+
+/// A start that is being prepared.
+#[derive(Debug)]
+pub struct Launch {
+    /// What to serve.
+    config: Config,
+    /// What drives the data cores.
+    io: IoChoice,
+    /// Backends inside the program.
+    handlers: Handlers,
+}
+
+impl Launch {
+    /// Serve what a configuration says.
+    pub fn new(config: Config) -> Launch {
+        Launch { config, io: IoChoice::default(), handlers: Handlers::default() }
+    }
+
+    /// What drives the data cores' sockets.
+    #[must_use]
+    pub fn io(self, io: IoChoice) -> Launch {
+        Launch { io, ..self }
+    }
+
+    /// Backends inside the program, which the configuration calls `handler:NAME`.
+    #[must_use]
+    pub fn handlers(self, handlers: Handlers) -> Launch {
+        Launch { handlers, ..self }
+    }
+
+    /// Start. Returns at once; what happens is in [`Running::progress`]. Keys that are missing are
+    /// made, unless the configuration names their files.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
+    pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
+        let Launch { config, io, handlers } = self;
+        let arti = ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
+            let file: String =
+                config.file.iter().map(|file| format!("{}: ", file.display())).collect();
+            LaunchError::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
+        })?;
+        check_handlers(&config, &handlers)?;
+        StateDir::check(&config.state_dir).map_err(|error| wrong(&error))?;
+        #[cfg(feature = "admin")]
+        {
+            let socket = config.admin_socket();
+            crate::admin::check(&socket, socket.parent() == Some(&*config.state_dir))
+                .map_err(|error| wrong(&error))?;
+        }
+        // Keys that exist are read now: a start that is refused writes nothing.
+        let keys = existing_keys(&config).map_err(LaunchError::Config)?;
+        arti.check_state_dir(&config.state_dir)
+            .map_err(|error| LaunchError::Config(vec![error]))?;
+        let cpus = pinning::available_cores().len();
+        let instances = match config.turbo.instances {
+            // The plan knows which CPUs are data cores, and the cgroup's quota.
+            Instances::Auto if config.turbo.enabled => None,
+            _ => Some(usize::from(config.turbo.instance_count(cpus))),
+        };
+        let plan = pinning::plan(instances, config.turbo.cores.as_deref());
+        for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
+            tell(Notice::Warning(warning.clone()));
+        }
+        let io = driver::choose(io).map_err(|error| {
+            LaunchError::Config(vec![format!("--io uring: {error}; write auto or epoll")])
+        })?;
+        let state_dir = StateDir::take(&config.state_dir).map_err(|error| wrong(&error))?;
+        let services = services(&config, keys, &mut tell).map_err(LaunchError::Config)?;
+        let options = Options {
+            admin_socket: Some(config.admin_socket()),
+            state_dir: config.state_dir.clone(),
+            services,
+            handlers,
+            stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
+            io,
+            spin: config.turbo.spin,
+            plan,
+            arti,
+            drain: config.drain,
+        };
+        start(state_dir, options).map_err(|error| LaunchError::Failed(error.to_string()))
+    }
+}
+
+/// An error of the state directory or of the socket's place is one of the configuration.
+fn wrong(error: &dyn std::error::Error) -> LaunchError {
+    LaunchError::Config(vec![error.to_string()])
+}
+
+/// Whether every handler that the configuration names is there.
+///
+/// # Errors
+/// [`LaunchError::Config`].
+pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), LaunchError> {
+    let backends = |port: &PortConfig| match &port.target {
+        PortTarget::Backends(backends) => backends.clone(),
+        PortTarget::Hello => Vec::new(),
+    };
+    let missing: Vec<String> = config
+        .services
+        .iter()
+        .flat_map(|service| service.ports.iter().flat_map(backends).map(move |one| (service, one)))
+        .filter_map(|(service, backend)| match backend {
+            BackendAddress::Handler(name) if !handlers.has(&name) => Some(format!(
+                "service {:?}: there is no handler {name:?}; only a program that embeds RustBalance \
+                 has handlers, so write an address",
+                service.name
+            )),
+            _ => None,
+        })
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(LaunchError::Config(missing)) }
+}
+
+/// The keys that are there already; a key that is configured has to be.
+fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut keys = Vec::new();
+    let mut owners = HashMap::new();
+    for service in &config.services {
+        let path = config.key_file(service);
+        if service.key_path.is_none() && !path.exists() {
+            keys.push(None);
+            continue;
+        }
+        match MasterKey::load(&path) {
+            Ok(key) => {
+                if let Some(other) = owners.insert(key.onion_address(), &service.name) {
+                    errors.push(format!(
+                        "service {:?}: its key is the one of service {other:?}; give each service \
+                         a key of its own",
+                        service.name
+                    ));
+                }
+                keys.push(Some(key));
+            }
+            Err(error) => errors.push(format!("service {:?}: {error}", service.name)),
+        }
+    }
+    if errors.is_empty() { Ok(keys) } else { Err(errors) }
+}
+
+/// What each service is started with; a key that is missing is made now.
+fn services(
+    config: &Config,
+    keys: Vec<Option<MasterKey>>,
+    tell: &mut impl FnMut(Notice),
+) -> Result<Vec<ServiceOptions>, Vec<String>> {
+    let mut one = |(service, key): (&Service, Option<MasterKey>)| {
+        let master = match key {
+            Some(key) => key,
+            None => {
+                let path = config.key_file(service);
+                let (key, _) =
+                    MasterKey::load_or_create(&path).map_err(|error| vec![error.to_string()])?;
+                tell(Notice::NewKey(path));
+                key
+            }
+        };
+        Ok(ServiceOptions { settings: settings(service), ports: service.ports.clone(), master })
+    };
+    config.services.iter().zip(keys).map(&mut one).collect()
+}
+
+/// The onion area's view of a service.
+fn settings(service: &Service) -> ServiceSettings {
+    ServiceSettings {
+        name: service.name.clone(),
+        intro_points_per_instance: service.intro_points_per_instance,
+        intro_points_max: service.intro_points_max,
+        intro_dos: service.intro_dos,
+        streams_per_circuit_max: service.streams_per_circuit_max,
+    }
+}
