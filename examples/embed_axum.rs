@@ -5,8 +5,8 @@
 //! cargo run --example embed_axum -- STATE_DIR [ARTI.toml]
 //! ```
 //!
-//! Prints the onion address, `ready` once clients can come, and then takes a word a line on standard
-//! input: `status`, `maintenance` (the built-in page instead of the router), `open`, `stop`.
+//! Prints the onion address, `ready` once clients can come, and then takes a word a line on
+//! standard input: `status`, `maintenance` (the built-in page instead of the router), `open`, `stop`.
 //!
 //! The program has its own allocator, logger, runtime and rustls provider: the library sets none of
 //! them. It may be built with `panic = "abort"`; a data core that panics then ends the program
@@ -132,9 +132,8 @@ async fn main() -> Result<()> {
     let mut handlers = Handlers::default();
     let listener = OnionListener(handlers.add("shop", 256));
     let config = Config::from_value(&settings, &std::env::current_dir()?)?;
-    let running = Launch::new(config)
-        .handlers(handlers)
-        .start(|notice| tracing::info!("{notice:?}"))?;
+    let running =
+        Launch::new(config).handlers(handlers).start(|notice| tracing::info!("{notice:?}"))?;
 
     let router = Router::new().route("/", get(page));
     let service = router.into_make_service_with_connect_info::<Client>();

@@ -6,8 +6,9 @@
 //!     '----- threads `data-N`: data_core (one instance of every service, plane)
 //! ```
 //!
-//! [`Launch`] prepares a start from a configuration; [`start`] returns at once with a [`Running`]. The
-//! binary and an embedding program use the same handle. Nothing here installs a signal handler, a logger or an allocator.
+//! [`Launch`] prepares a start from a configuration; [`start`] returns at once with a [`Running`].
+//! The binary and an embedding program use the same handle. Nothing here installs a signal handler,
+//! a logger or an allocator.
 
 mod control_core;
 mod data_core;

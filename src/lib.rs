@@ -18,11 +18,11 @@
 //! | the master key | [`vault`] |
 //! | every bound | [`limits`] |
 //!
-//! Embedding: make a [`config::Config`], from a file or from a value of the program's own, and start
-//! it with [`app::Launch`]; backends may be [`plane::handler`]s. The library sets no allocator, signal
-//! handler, logger or panic hook; the process's rustls provider has to be installed by the program
-//! (`rustls::crypto::ring::default_provider().install_default()`). `examples/embed_axum.rs` shows all
-//! of it.
+//! Embedding: make a [`config::Config`], from a file or from a value of the program's own, and
+//! start it with [`app::Launch`]; backends may be [`plane::handler`]s. The library sets no
+//! allocator, signal handler, logger or panic hook; the process's rustls provider has to be
+//! installed by the program (`rustls::crypto::ring::default_provider().install_default()`).
+//! `examples/embed_axum.rs` shows all of it.
 
 pub mod admin;
 pub mod app;

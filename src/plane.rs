@@ -29,8 +29,8 @@ mod hello;
 pub mod status;
 mod stream;
 
-use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use self::backend::{Backend, ConnectError};

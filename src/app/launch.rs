@@ -143,8 +143,8 @@ pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), Launch
         .flat_map(|service| service.ports.iter().flat_map(backends).map(move |one| (service, one)))
         .filter_map(|(service, backend)| match backend {
             BackendAddress::Handler(name) if !handlers.has(&name) => Some(format!(
-                "service {:?}: there is no handler {name:?}; only a program that embeds RustBalance \
-                 has handlers, so write an address",
+                "service {:?}: there is no handler {name:?}; only a program that embeds \
+                 RustBalance has handlers, so write an address",
                 service.name
             )),
             _ => None,

@@ -74,7 +74,9 @@ impl Running {
     pub fn set_ports(&self, service: &str, ports: Vec<PortConfig>) -> Result<(), UnknownService> {
         let mut services = self.shared.services.iter();
         let found = services.find(|one| one.service.settings.name == service);
-        found.map(|one| one.plane.set_ports(ports)).ok_or_else(|| UnknownService(service.to_owned()))
+        found
+            .map(|one| one.plane.set_ports(ports))
+            .ok_or_else(|| UnknownService(service.to_owned()))
     }
 
     /// Names of the services, in order.

@@ -1,7 +1,7 @@
 //! Where the binary's log goes, in which form, and how much of it.
 //!
-//! It goes to standard error: for people on a terminal, as journald's fields where standard error is
-//! the journal's, else as JSON lines; `[log] format` says otherwise. By default with our own lines
+//! It goes to standard error: for people on a terminal, as journald's fields where standard error
+//! is the journal's, else as JSON lines; `[log] format` says otherwise. By default with our own lines
 //! from `info` up and arti's from `warn` up; `[log] level` and, above it, `RUSTBALANCE_LOG` take
 //! tracing's directives, for example `rustbalance=debug,tor_guardmgr=info`.
 
@@ -72,9 +72,8 @@ pub fn init(log: &Log) {
     let for_people = format == LogFormat::Human;
     // It would tell its own errors on standard error by `eprintln!`, which panics where that has
     // gone.
-    let lines = || {
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false)
-    };
+    let lines =
+        || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let layer = match journal {
         Some(journal) => journal.boxed(),
         None if for_people => lines().boxed(),

@@ -203,8 +203,8 @@ impl Config {
         Config::from_text(&text, file)
     }
 
-    /// Check a configuration that a program has made: whatever serde writes as the tables of a file.
-    /// Relative paths in it are below `base`.
+    /// Check a configuration that a program has made: whatever serde writes as the tables of a
+    /// file. Relative paths in it are below `base`.
     ///
     /// # Errors
     /// Everything that is wrong in it; lines are those of the file that it would be.

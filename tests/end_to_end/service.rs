@@ -88,11 +88,7 @@ impl Service {
     }
 
     /// Start one with more in its environment, and wait until it is ready.
-    pub fn start_with_environment(
-        lab: &Lab,
-        spec: &Spec,
-        environment: &[(&str, &str)],
-    ) -> Service {
+    pub fn start_with_environment(lab: &Lab, spec: &Spec, environment: &[(&str, &str)]) -> Service {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let mut service = Service::launch(lab, spec, dir, environment);
         service.wait_until_ready();

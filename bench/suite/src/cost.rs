@@ -25,8 +25,7 @@ impl Tree {
     /// of it, such as relays that run the same program, make it neither more nor less.
     pub fn memory_bytes(&self) -> u64 {
         let mut shared = BTreeMap::new();
-        let private: u64 =
-            self.pids().into_iter().map(|pid| private_bytes(pid, &mut shared)).sum();
+        let private: u64 = self.pids().into_iter().map(|pid| private_bytes(pid, &mut shared)).sum();
         private + shared.values().sum::<u64>()
     }
 
