@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Prints the onion address, `ready` once clients can come, and then takes a word a line on
-//! standard input: `status`, `maintenance` (the built-in page instead of the router), `open`, `stop`.
+//! standard input: `status`, `maintenance` (the built-in page instead of the router), `open`,
+//! `stop`.
 //!
 //! The program has its own allocator, logger, runtime and rustls provider: the library sets none of
 //! them. It may be built with `panic = "abort"`; a data core that panics then ends the program

@@ -5,8 +5,8 @@
 //! * `RELOADING=1` at SIGHUP, and `READY=1` when the configuration was read again.
 //! * `STOPPING=1` when a drain begins, with as much time as it may take.
 //! * `WATCHDOG=1` three times in `WatchdogSec=`, if every core has run a task since the last time.
-//!   A core that hangs starves it, and systemd starts the whole process anew. A core that died is no
-//!   reason: it is started again by the process itself.
+//!   A core that hangs starves it, and systemd starts the whole process anew. A core that died is
+//!   no reason: it is started again by the process itself.
 
 use std::time::Duration;
 
