@@ -2,8 +2,8 @@
 //!
 //! It goes to standard error: for people on a terminal, as journald's fields where standard error
 //! is the journal's, else as JSON lines; `[log] format` says otherwise. By default with our own
-//! lines from `info` up and arti's from `warn` up; `[log] level` and, above it, `RUSTBALANCE_LOG` take
-//! tracing's directives, for example `rustbalance=debug,tor_guardmgr=info`.
+//! lines from `info` up and arti's from `warn` up; `[log] level` and, above it, `RUSTBALANCE_LOG`
+//! take tracing's directives, for example `rustbalance=debug,tor_guardmgr=info`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
