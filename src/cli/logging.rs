@@ -15,9 +15,6 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 
-/// Directives that hold when none are given. `tor_netdir` warns every second on small networks.
-const DEFAULT: &str = "warn,rustbalance=info,tor_netdir=error";
-
 /// What changes the directives of the log, once there is one.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Whether the log is for people; unset before it is started.
@@ -28,7 +25,7 @@ static FOR_PEOPLE: OnceLock<bool> = OnceLock::new();
 /// # Errors
 /// What is wrong with them, with the key.
 pub fn check(log: &Log) -> Result<(), String> {
-    let Some(level) = &log.level else { return Ok(()) };
+    let level = &log.level;
     match EnvFilter::try_new(level) {
         Ok(_) => Ok(()),
         Err(error) => Err(format!(
@@ -39,10 +36,8 @@ pub fn check(log: &Log) -> Result<(), String> {
 
 /// The directives that hold.
 fn filter(log: &Log) -> EnvFilter {
-    let configured = || {
-        let level = log.level.as_deref().unwrap_or(DEFAULT);
-        EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new(DEFAULT))
-    };
+    // It was checked; `new` passes over what is wrong.
+    let configured = || EnvFilter::new(&log.level);
     let Ok(directives) = std::env::var("RUSTBALANCE_LOG") else { return configured() };
     EnvFilter::try_new(&directives).unwrap_or_else(|error| {
         warn(&format_args!("RUSTBALANCE_LOG: {error}; it is ignored"));

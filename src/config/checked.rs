@@ -21,6 +21,10 @@ pub const SERVICE_NAME_DEFAULT: &str = "main";
 /// The admin socket, below the state directory.
 pub const ADMIN_SOCKET_DEFAULT: &str = "admin.sock";
 
+/// Our own lines from `info` up and arti's from `warn` up; `tor_netdir` warns every second on small
+/// networks.
+pub const LOG_LEVEL_DEFAULT: &str = "warn,rustbalance=info,tor_netdir=error";
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -142,12 +146,18 @@ impl Default for Admin {
 }
 
 /// The log of the binary.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// tracing's directives, for the binary to check; `None`: its own default.
-    pub level: Option<String>,
+    /// tracing's directives, for the binary to check.
+    pub level: String,
     /// In which form.
     pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: LOG_LEVEL_DEFAULT.to_owned(), format: LogFormat::Auto }
+    }
 }
 
 /// The form of the log.

@@ -107,10 +107,7 @@ fn write_turbo(config: &Config, out: &mut String) -> std::fmt::Result {
 /// `[log]`
 fn write_log(config: &Config, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n[log]")?;
-    match &config.log.level {
-        Some(level) => writeln!(out, "level = {}", quoted(level))?,
-        None => writeln!(out, "# level is not set: ours from info up, arti's from warn up")?,
-    }
+    writeln!(out, "level = {}", quoted(&config.log.level))?;
     let names = LogFormat::ALL.iter().find(|(_, format)| *format == config.log.format);
     writeln!(out, "format = {}", quoted(names.map_or("auto", |(name, _)| name)))
 }

@@ -144,7 +144,8 @@ fn check_log(raw: RawLog, checker: &mut Checker<'_>) -> Log {
             LogFormat::Auto
         })
     });
-    Log { level: raw.level.map(|typed| typed.value), format }
+    let level = raw.level.map_or_else(|| Log::default().level, |typed| typed.value);
+    Log { level, format }
 }
 
 /// `[turbo]`
