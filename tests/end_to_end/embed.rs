@@ -22,7 +22,11 @@ fn a_tokio_program_serves_changes_its_backends_and_stops() {
     let (lab, client) = crate::lab();
     let example = Path::new(env!("CARGO_BIN_EXE_rustbalance")).with_file_name("examples");
     let example = example.join("embed_axum");
-    assert!(example.exists(), "{}: build with --all-targets", example.display());
+    assert!(
+        example.exists(),
+        "{}: build it with cargo build --workspace --examples",
+        example.display()
+    );
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     // The lab's tables stand below `arti`; the program takes what is in there.
     let whole: toml::Table = lab.arti_toml().parse().expect("the lab writes TOML");

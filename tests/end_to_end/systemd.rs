@@ -1,19 +1,19 @@
 //! What systemd would be told: by a socket of the test's own in its place.
 
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 use rustbalance_lab::wait_until;
 
 use crate::service::{Service, Spec};
 
-/// In systemd's place.
+/// In systemd's place: takes what it is told at once, as systemd does.
 struct Manager {
-    /// Where it listens.
-    socket: UnixDatagram,
     /// The socket's directory.
     dir: tempfile::TempDir,
+    /// Every line so far.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Manager {
@@ -21,7 +21,17 @@ impl Manager {
     fn new() -> Manager {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let socket = UnixDatagram::bind(dir.path().join("notify")).expect("the path is short");
-        Manager { socket, dir }
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&told);
+        // Ends with the test program.
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(length) = socket.recv(&mut message) {
+                let text = String::from_utf8_lossy(&message[..length]);
+                lines.lock().expect("no panic").extend(text.lines().map(str::to_owned));
+            }
+        });
+        Manager { dir, told }
     }
 
     /// A service that tells this one, with a watchdog of two seconds.
@@ -34,21 +44,16 @@ impl Manager {
         Service::start_with_environment(lab, &Spec::default(), &environment)
     }
 
-    /// What has been told, for so long or until `last` is among it.
-    fn told(&self, patience: Duration, last: &str) -> Vec<String> {
-        let deadline = Instant::now() + patience;
-        let mut told = Vec::new();
-        let mut message = [0; 4096];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || told.iter().any(|line| line == last) {
-                return told;
-            }
-            self.socket.set_read_timeout(Some(left)).expect("it is not zero");
-            let Ok(length) = self.socket.recv(&mut message) else { continue };
-            let text = String::from_utf8_lossy(&message[..length]).into_owned();
-            told.extend(text.lines().map(str::to_owned));
-        }
+    /// How often something was told so far.
+    fn count(&self, what: &str) -> usize {
+        let told = self.told.lock().expect("no panic");
+        told.iter().filter(|line| line.starts_with(what)).count()
+    }
+
+    /// Wait until something is told once more.
+    fn wait_for(&self, what: &str, seconds: u64) -> bool {
+        let before = self.count(what);
+        wait_until(what, seconds, || (self.count(what) > before).then_some(())).is_ok()
     }
 }
 
@@ -56,27 +61,27 @@ impl Manager {
 fn systemd_is_told_of_ready_alive_and_stopping() {
     let manager = Manager::new();
     let mut service = manager.start("");
-    let told = manager.told(Duration::from_secs(10), "READY=1");
-    assert!(told.iter().any(|line| line == "READY=1"), "{told:?}");
-    assert!(told.iter().any(|line| line.starts_with("STATUS=")), "{told:?}");
-    let told = manager.told(Duration::from_secs(4), "never");
-    let fed = told.iter().filter(|line| *line == "WATCHDOG=1").count();
-    assert!((2..=12).contains(&fed), "three times in two seconds: {told:?}");
+    wait_until("READY=1", 10, || (manager.count("READY=1") == 1).then_some(())).expect("it is");
+    assert!(manager.count("STATUS=") > 0);
+    for _ in 0..3 {
+        assert!(manager.wait_for("WATCHDOG=1", 3), "every core runs");
+    }
+    service.signal(Signal::SIGHUP);
+    assert!(manager.wait_for("READY=1", 5), "it has read its configuration again");
+    assert_eq!((manager.count("RELOADING=1"), manager.count("MONOTONIC_USEC=")), (1, 1));
+    assert_eq!(manager.count("STOPPING=1"), 0);
     service.signal(Signal::SIGTERM);
-    let told = manager.told(Duration::from_secs(5), "STOPPING=1");
-    assert!(told.iter().any(|line| line == "STOPPING=1"), "{told:?}");
     assert!(service.wait(30).success());
+    assert_eq!(manager.count("STOPPING=1"), 1);
 }
 
 #[test]
 fn a_core_that_hangs_starves_the_watchdog() {
     let manager = Manager::new();
     let service = manager.start("core-hung:1:5");
+    assert!(manager.wait_for("WATCHDOG=1", 3), "every core runs at first");
     wait_until("the core hangs", 30, || service.log().contains("not alive").then_some(()))
         .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
     assert!(service.log().contains("data-1"), "{}", service.log());
-    // What was told until now counts not.
-    manager.told(Duration::from_millis(50), "never");
-    let told = manager.told(Duration::from_secs(4), "WATCHDOG=1");
-    assert!(!told.iter().any(|line| line == "WATCHDOG=1"), "{told:?}");
+    assert!(!manager.wait_for("WATCHDOG=1", 4), "a core hangs");
 }
