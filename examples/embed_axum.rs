@@ -41,6 +41,8 @@ static ALLOCATOR: System = System;
 struct Settings {
     /// Where keys and state lie.
     state_dir: PathBuf,
+    /// Seconds for which open streams are served after a drain has begun.
+    drain_s: u64,
     /// The services.
     service: Vec<Service>,
     /// Tor's own configuration; empty for the public network.
@@ -128,7 +130,7 @@ async fn main() -> Result<()> {
     };
     let port = vec![Port { virtual_port: 80, backends: vec!["handler:shop"] }];
     let service = vec![Service { name: "main", port }];
-    let settings = Settings { state_dir, service, arti };
+    let settings = Settings { state_dir, drain_s: 5, service, arti };
 
     let mut handlers = Handlers::default();
     let listener = OnionListener(handlers.add("shop", 256));
