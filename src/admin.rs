@@ -2,23 +2,32 @@
 //!
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
 //! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
-//! is one line of JSON; `{"error":"..."}` is the answer to what is not understood. Lines, time and
-//! connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no other
-//! area.
+//! is one line of JSON; `{"error":"..."}` is the answer to what is not understood. With
+//! `{"command":"handover"}` a new process takes over from this one ([`succession`]). Lines, time
+//! and connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no
+//! other area.
 
 #[cfg(feature = "admin")]
 pub mod client;
 #[cfg(feature = "admin")]
 mod server;
 pub mod status;
+#[cfg(feature = "admin")]
+pub mod succession;
 
 #[cfg(feature = "admin")]
-pub use self::server::{AdminError, check, serve};
+pub use self::server::{AdminError, Place, check, serve};
 
 /// Where answers come from.
 pub trait StatusSource: Send + Sync + 'static {
     /// The status of everything.
     fn status(&self) -> status::ProcessStatus;
+
+    /// Who can hand the service over; by default nobody.
+    #[cfg(feature = "admin")]
+    fn succession(&self) -> Option<&dyn succession::Succession> {
+        None
+    }
 
     /// The published descriptors: by default, those of the status, for each service.
     fn descriptors(&self) -> serde_json::Value {

@@ -20,6 +20,30 @@ mod running;
 mod start;
 pub mod state_dir;
 mod status;
+#[cfg(feature = "admin")]
+mod succession;
+/// Without the admin socket there is nobody to take over from.
+#[cfg(not(feature = "admin"))]
+mod succession {
+    pub(super) use std::convert::Infallible as Predecessor;
+    pub(super) use std::convert::Infallible as Heir;
+
+    use super::control_core::Shared;
+    use super::running::Progress;
+    use super::state_dir::StateDir;
+
+    pub(super) async fn take_over(
+        predecessor: Predecessor,
+        _: &Shared,
+        _: &StateDir,
+    ) -> Result<Heir, String> {
+        match predecessor {}
+    }
+
+    pub(super) async fn settle(heir: Heir, _: tokio::sync::watch::Receiver<Progress>) -> String {
+        match heir {}
+    }
+}
 
 pub use self::launch::{Launch, LaunchError, Notice};
 pub use self::options::{Options, ServiceOptions};

@@ -102,9 +102,12 @@ pub const HANDLER_PIPE_BYTES: usize = 64 * 1024;
 // ---------- drain ----------
 
 /// After the last stream has closed, the links must be quiet for this long before the end: longer
-/// than a slow client takes to acknowledge a window of cells (20 kB/s: 2.5 s). The drain's own
-/// deadline ends the wait where circuits and padding keep a link from ever being quite still.
+/// than a slow client takes to acknowledge a window of cells (20 kB/s: 2.5 s).
 pub const DRAIN_QUIET_MS: u64 = 3_000;
+
+/// Quiet is a link that sends no more than this in that time: some cells of padding, but never
+/// what a client's acknowledgement sets free (31 cells and more).
+pub const DRAIN_QUIET_BYTES: u64 = 8 * 600;
 
 // ---------- admin ----------
 
@@ -117,8 +120,21 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// A connection to the admin socket, from its first byte to the last of the answer.
 pub const ADMIN_SECONDS_MAX: u64 = 10;
 
+/// From the moment when a new process asks to take over until its descriptors are published: it
+/// gets a directory and builds circuits in this time.
+pub const HANDOVER_SECONDS_MAX: u64 = 600;
+
+/// Wait for introduction points of every instance before the old process is asked to let go.
+pub const HANDOVER_POINTS_SECONDS_MAX: u64 = 60;
+
+/// From the moment when the old process publishes no more until the new one has to have published.
+pub const HANDOVER_PUBLISH_SECONDS_MAX: u64 = 120;
+
 /// Connections to the admin socket at the same time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+
+const _: () =
+    assert!(HANDOVER_POINTS_SECONDS_MAX + HANDOVER_PUBLISH_SECONDS_MAX < HANDOVER_SECONDS_MAX);
 
 // ---------- runtime ----------
 
@@ -220,6 +236,10 @@ pub const POINT_BACKOFF_MS_MIN: u64 = 500;
 /// See [`POINT_BACKOFF_MS_MIN`].
 pub const POINT_BACKOFF_MS_MAX: u64 = 60_000;
 
+/// When the service leaves, its points close this far apart: longer than a relay needs to write
+/// one cell.
+pub const POINT_CLOSE_GAP_MS: u64 = 30;
+
 /// Wait for INTRO_ESTABLISHED, besides what the circuit timeouts say.
 pub const POINT_ESTABLISH_MS_MAX: u64 = 30_000;
 
@@ -248,6 +268,10 @@ pub const RENDEZVOUS_BUILD_MS_MAX: u64 = 30_000;
 
 /// What a client's circuit leaves behind is still delivered to backends for this long.
 pub const RENDEZVOUS_LINGER_SECONDS: u64 = 60;
+
+/// A drain waits this long for the first stream of a client whose rendezvous was just built: two
+/// round trips through twelve relays, and room.
+pub const RENDEZVOUS_FIRST_STREAM_SECONDS: u64 = 5;
 
 /// A rendezvous circuit without a stream is closed after this long: an hour, as a C tor client
 /// keeps using a circuit for at most 10 minutes after its last stream began.

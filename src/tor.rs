@@ -8,6 +8,7 @@ pub mod config;
 mod partition;
 mod skew;
 pub mod stack;
+mod state;
 pub mod status;
 
 pub use self::config::{ArtiSettings, ArtiSettingsError};

@@ -12,12 +12,18 @@ mod cores;
 mod embed;
 #[path = "end_to_end/faults.rs"]
 mod faults;
+#[path = "end_to_end/machine.rs"]
+mod machine;
 #[path = "end_to_end/serve.rs"]
 mod serve;
 #[path = "end_to_end/service.rs"]
 mod service;
 #[path = "end_to_end/systemd.rs"]
 mod systemd;
+#[path = "end_to_end/upgrade.rs"]
+mod upgrade;
+#[path = "end_to_end/upgrading.rs"]
+mod upgrading;
 
 use std::sync::OnceLock;
 

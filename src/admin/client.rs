@@ -122,7 +122,7 @@ fn ask(path: &Path, request: &str, timeout: Duration) -> io::Result<String> {
 }
 
 /// What an error of the system means here.
-fn explain(path: &Path, timeout: Duration, source: io::Error) -> AskError {
+pub(super) fn explain(path: &Path, timeout: Duration, source: io::Error) -> AskError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::StatusSource;
+use super::{StatusSource, succession};
 use crate::limits;
 use crate::runtime;
 
@@ -51,6 +51,8 @@ enum Request {
     Status,
     /// The published descriptors.
     Descriptor,
+    /// Make room for a new process.
+    Handover,
 }
 
 /// Connections that wait to be accepted.
@@ -107,12 +109,25 @@ pub fn check(path: &Path, in_state_dir: bool) -> Result<(), AdminError> {
     }
 }
 
+/// Whose place a new socket takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Nobody's, or that of a process that is dead.
+    Free,
+    /// That of the process that has handed over to us.
+    Predecessor,
+}
+
 /// Answer requests for as long as the future is polled; the socket goes away with it.
 ///
 /// # Errors
 /// [`AdminError`], at the start.
-pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), AdminError> {
-    let (listener, _file) = listen(path).await?;
+pub async fn serve(
+    path: &Path,
+    place: Place,
+    source: Arc<dyn StatusSource>,
+) -> Result<(), AdminError> {
+    let (listener, _file) = listen(path, place).await?;
     let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -120,9 +135,7 @@ pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), Adm
             Ok((stream, _)) => {
                 let source = Arc::clone(&source);
                 runtime::spawn(async move {
-                    let deadline = Duration::from_secs(limits::ADMIN_SECONDS_MAX);
-                    let answered = tokio::time::timeout(deadline, answer(stream, &*source)).await;
-                    if let Ok(Err(error)) = answered {
+                    if let Err(error) = talk(stream, &*source).await {
                         tracing::debug!("admin socket: {error}");
                     }
                     drop(slot);
@@ -138,9 +151,9 @@ pub async fn serve(path: &Path, source: Arc<dyn StatusSource>) -> Result<(), Adm
 }
 
 /// Bind the socket, for our own user alone; one that a dead process left is replaced.
-async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
+async fn listen(path: &Path, place: Place) -> Result<(UnixListener, SocketFile), AdminError> {
     let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
-    make_room(path).await?;
+    make_room(path, place).await?;
     let socket = UnixSocket::new_stream().map_err(|source| io_error("make", source))?;
     // Linux gives the file the mode that the socket has at bind(2): it is never open to others.
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
@@ -151,8 +164,8 @@ async fn listen(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
     Ok((listener, file))
 }
 
-/// Remove a socket that nobody listens on; leave everything else alone.
-async fn make_room(path: &Path) -> Result<(), AdminError> {
+/// Remove a socket that nobody listens on, or that of our predecessor; leave everything else alone.
+async fn make_room(path: &Path, place: Place) -> Result<(), AdminError> {
     let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -162,15 +175,17 @@ async fn make_room(path: &Path) -> Result<(), AdminError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(io_error("look at", source)),
     }
+    let remove = || std::fs::remove_file(path).map_err(|source| io_error("replace", source));
+    if place == Place::Predecessor {
+        return remove();
+    }
     match UnixStream::connect(path).await {
         // A full queue is somebody's, too.
         Ok(_) => Err(AdminError::InUse { path: path.to_owned() }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(AdminError::InUse { path: path.to_owned() })
         }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(|source| io_error("replace", source))
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove(),
         Err(source) => Err(io_error("look at", source)),
     }
 }
@@ -180,18 +195,36 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Answer one request.
-async fn answer(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
+/// Answer one request, or hand over to a new process.
+async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
-    let mut line = String::new();
-    let request_max = limits::ADMIN_REQUEST_BYTES_MAX as u64;
-    BufReader::new(read.take(request_max)).read_line(&mut line).await?;
-    let mut text = match serde_json::from_str(&line) {
-        Ok(Request::Status) => serde_json::to_vec(&source.status())?,
-        Ok(Request::Descriptor) => serde_json::to_vec(&source.descriptors())?,
-        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() }))?,
+    let mut read = BufReader::new(read.take(limits::ADMIN_REQUEST_BYTES_MAX as u64));
+    let answered = async {
+        let mut line = String::new();
+        read.read_line(&mut line).await?;
+        let mut text = match serde_json::from_str(&line) {
+            Ok(Request::Status) => serde_json::to_vec(&source.status())?,
+            Ok(Request::Descriptor) => serde_json::to_vec(&source.descriptors())?,
+            Ok(Request::Handover) => match source.succession() {
+                Some(succession) => return Ok(Some(succession)),
+                None => error_text("nothing can be handed over here")?,
+            },
+            Err(error) => error_text(&error.to_string())?,
+        };
+        text.push(b'\n');
+        write.write_all(&text).await?;
+        write.shutdown().await.map(|()| None)
     };
-    text.push(b'\n');
-    write.write_all(&text).await?;
-    write.shutdown().await
+    let deadline = Duration::from_secs(limits::ADMIN_SECONDS_MAX);
+    let timed_out = |_| Err(io::ErrorKind::TimedOut.into());
+    let answered = tokio::time::timeout(deadline, answered).await.unwrap_or_else(timed_out);
+    match answered? {
+        Some(succession) => succession::converse(read, write, succession).await,
+        None => Ok(()),
+    }
+}
+
+/// The answer that says what is wrong.
+fn error_text(error: &str) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&serde_json::json!({ "error": error }))
 }

@@ -12,6 +12,9 @@ use crate::tor::status::LinkStatus;
 pub struct ProcessStatus {
     /// Version of the program.
     pub version: String,
+    /// The process.
+    #[serde(default)]
+    pub pid: u32,
     /// Whether in-process instances run.
     pub turbo: bool,
     /// What the data cores wait on: `uring` or `epoll`.

@@ -11,7 +11,7 @@ use super::client::{self, AskError};
 use super::status::{
     DescriptorStatus, InstanceState, InstanceStatus, ProcessStatus, ServiceStatus,
 };
-use super::{AdminError, StatusSource, serve};
+use super::{AdminError, Place, StatusSource, serve};
 use crate::limits;
 use crate::onion::status::ServiceState;
 use crate::plane::status::{BackendState, BackendStatus};
@@ -85,6 +85,7 @@ fn sample() -> ProcessStatus {
     };
     ProcessStatus {
         version: "0.1.0".to_owned(),
+        pid: 4711,
         turbo: true,
         io: "epoll".to_owned(),
         clock_skew_ms: None,
@@ -100,7 +101,7 @@ fn while_served<T: Send + 'static>(
 ) -> T {
     let driver = tokio::runtime::Builder::new_current_thread().enable_all().build();
     driver.expect("a driver").block_on(async {
-        let mut served = std::pin::pin!(serve(path, Arc::new(Sample)));
+        let mut served = std::pin::pin!(serve(path, Place::Free, Arc::new(Sample)));
         // One poll binds the socket, or says why not.
         tokio::select! {
             biased;
@@ -120,7 +121,10 @@ fn while_served<T: Send + 'static>(
 fn refusal(path: &Path) -> AdminError {
     let driver = tokio::runtime::Builder::new_current_thread().enable_all().build();
     driver.expect("a driver").block_on(async {
-        let served = tokio::time::timeout(Duration::from_secs(60), serve(path, Arc::new(Sample)));
+        let served = tokio::time::timeout(
+            Duration::from_secs(60),
+            serve(path, Place::Free, Arc::new(Sample)),
+        );
         served.await.expect("it has bound the socket").expect_err("it has bound the socket")
     })
 }

@@ -15,6 +15,8 @@ use tokio::sync::{Notify, watch};
 
 use super::options::Options;
 use super::running::{Order, Progress};
+use super::state_dir::StateDir;
+use super::succession::{Heir, Predecessor, settle, take_over};
 use crate::limits;
 use crate::onion::revision::Revisions;
 use crate::onion::status::{PublisherStatus, ServiceState};
@@ -128,8 +130,12 @@ pub(super) struct ControlCore {
     pub(super) data: Vec<JoinHandle<()>>,
     /// Tells the data threads to stop.
     pub(super) order: watch::Sender<Order>,
-    /// Held until the end.
-    pub(super) state_dir: super::state_dir::StateDir,
+    /// Held until the end, or until another process takes over.
+    pub(super) state_dir: Arc<StateDir>,
+    /// The process to take over from.
+    pub(super) predecessor: Option<Predecessor>,
+    /// Whether the state directory is ours: not until the predecessor lets go of it.
+    pub(super) owner: watch::Sender<bool>,
 }
 
 impl ControlCore {
@@ -175,12 +181,14 @@ impl ControlCore {
         }
         let stack = TorStack::new(&self.arti, self.shared.stack_count())
             .map_err(|error| error.to_string())?;
-        let admin = self.serve_admin();
+        let predecessor = self.predecessor.take();
+        let admin = self.serve_admin(predecessor.is_some());
         let mut admin = std::pin::pin!(admin);
-        let publish = self.publish(Arc::clone(&stack));
+        let publish = self.publish(Arc::clone(&stack), predecessor);
         let watch = self.watch_progress();
         let drained = async {
             let _ = order.wait_for(|order| *order != Order::Serve).await;
+            self.serve_latecomers(order.clone()).await;
             self.drain_streams(order.clone()).await;
         };
         let ended = tokio::select! {
@@ -195,23 +203,36 @@ impl ControlCore {
 
     /// Without the feature `admin` there is no socket.
     #[cfg(not(feature = "admin"))]
-    async fn serve_admin(&self) -> String {
+    async fn serve_admin(&self, _replace: bool) -> String {
         std::future::pending().await
     }
 
-    /// Answer on the admin socket. Comes back only with an error.
+    /// Answer on the admin socket, once the state directory is ours. Comes back only with an error.
     #[cfg(feature = "admin")]
-    async fn serve_admin(&self) -> String {
+    async fn serve_admin(&self, replace: bool) -> String {
         let Some(path) = &self.admin_socket else { return std::future::pending().await };
-        let source = Arc::clone(&self.shared) as Arc<dyn crate::admin::StatusSource>;
-        match crate::admin::serve(path, source).await {
+        let place = match replace {
+            true => crate::admin::Place::Predecessor,
+            false => crate::admin::Place::Free,
+        };
+        let mut owner = self.owner.subscribe();
+        if owner.wait_for(|owner| *owner).await.is_err() {
+            return std::future::pending().await;
+        }
+        let desk = super::succession::Desk::new(&self.shared, &self.order, &self.state_dir);
+        match crate::admin::serve(path, place, desk).await {
             Ok(()) => std::future::pending().await,
             Err(error) => error.to_string(),
         }
     }
 
-    /// Get a directory, give the stack to the data cores, and publish.
-    async fn publish(&self, stack: Arc<TorStack>) -> Result<(), String> {
+    /// Get a directory, give the stack to the data cores, take over from the process that runs, if
+    /// one does, and publish.
+    async fn publish(
+        &self,
+        stack: Arc<TorStack>,
+        predecessor: Option<Predecessor>,
+    ) -> Result<(), String> {
         let tell = |progress: BootstrapProgress| {
             let percent = (progress.fraction * 100.0) as u32;
             self.shared.bootstrap.send_replace(Some(format!("{percent} %: {}", progress.text)));
@@ -230,19 +251,28 @@ impl ControlCore {
             done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
         }
         stack.bind_guards();
-        self.shared.bootstrap.send_replace(None);
         if let Some(first) = self.shared.stacks.first() {
             first.send_replace(Some(Arc::clone(&stack)));
         }
+        let heir = tokio::select! {
+            heir = self.take_over(predecessor) => heir?,
+            () = &mut apart => None,
+        };
+        self.shared.bootstrap.send_replace(None);
         let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
+        let took_over = heir.is_some();
         let publishers = self.shared.services.iter().zip(&self.services).map(|(shared, own)| {
             let (master, revisions) = own;
+            let mut revisions = revisions.clone();
+            if took_over && let Err(error) = revisions.reload() {
+                tracing::warn!("{error}");
+            }
             let (publisher, mut status) = Publisher::new(
                 Arc::clone(&shared.service),
                 Arc::clone(&stack),
                 pool.clone(),
                 Arc::clone(master),
-                revisions.clone(),
+                revisions,
             );
             let forward = async move {
                 while status.changed().await.is_ok() {
@@ -252,8 +282,26 @@ impl ControlCore {
             };
             futures::future::join(publisher.run(), forward).map(|_| ())
         });
-        futures::future::join(join_all(publishers), apart).await;
-        Ok(())
+        let settled = async {
+            match heir {
+                Some(heir) => settle(heir, self.progress.subscribe()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = futures::future::join(join_all(publishers), apart) => Ok(()),
+            error = settled => Err(error),
+        }
+    }
+
+    /// Take over from the process that runs, if one does. The state directory is ours afterwards,
+    /// and the counters of the services are those that were published last.
+    async fn take_over(&self, predecessor: Option<Predecessor>) -> Result<Option<Heir>, String> {
+        let Some(predecessor) = predecessor else { return Ok(None) };
+        self.shared.bootstrap.send_replace(Some("about to take over".to_owned()));
+        let heir = take_over(predecessor, &self.shared, &self.state_dir).await?;
+        self.owner.send_replace(true);
+        Ok(Some(heir))
     }
 
     /// Keep `progress` true, for as long as the future is polled.
@@ -284,47 +332,47 @@ impl ControlCore {
         }
     }
 
-    /// Wait until no stream is open, or the deadline, or the order to stop.
-    async fn drain_streams(&self, mut order: watch::Receiver<Order>) {
-        for service in &self.shared.services {
-            service.service.drain();
+    /// After a hand-over, go on for as long as a drain may take: clients that hold an older
+    /// descriptor still come to the points in it.
+    async fn serve_latecomers(&self, mut order: watch::Receiver<Order>) {
+        if *order.borrow() != Order::HandedOver {
+            return;
         }
+        self.progress.send_modify(|progress| progress.handed_over = true);
+        let told_more = order.wait_for(|order| *order >= Order::Drain);
+        if tokio::time::timeout(self.drain, told_more).await.is_err() {
+            self.order.send_modify(|order| *order = (*order).max(Order::Drain));
+        }
+    }
+
+    /// Wait until no client is served any more and the links have been quiet for a moment, or the
+    /// deadline, or the order to stop. Quiet, because a stream that has closed may still have cells
+    /// in its circuit's queue, which go out as the client acknowledges others.
+    async fn drain_streams(&self, mut order: watch::Receiver<Order>) {
         let deadline = Instant::now() + self.drain;
-        let empty = async {
-            while Instant::now() < deadline
-                && self.shared.services.iter().any(|one| one.service.streams_open() > 0)
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let settled = async {
-            empty.await;
-            self.links_settle(deadline).await;
-        };
         tokio::select! {
-            () = settled => {}
+            () = self.clients_leave(deadline) => {}
             _ = order.wait_for(|order| *order == Order::Stop) => {}
         }
     }
 
-    /// Wait until the links have been quiet for a moment: a stream that has closed may still have
-    /// cells in its circuit's queue, which go out as the client acknowledges others.
-    async fn links_settle(&self, deadline: Instant) {
+    /// See [`Self::drain_streams`].
+    async fn clients_leave(&self, deadline: Instant) {
+        let busy = || self.shared.services.iter().any(|one| one.service.is_busy());
         let sent = || -> u64 {
             let links = self.shared.group.links();
             links.iter().map(|link| link.bytes_out.load(Ordering::Relaxed)).sum()
         };
-        if self.shared.group.links().is_empty() {
-            return;
-        }
         let quiet = Duration::from_millis(limits::DRAIN_QUIET_MS);
-        let (mut last, mut since) = (sent(), Instant::now());
-        while Instant::now() < deadline && since.elapsed() < quiet {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let (mut before, mut since) = (sent(), Instant::now());
+        while Instant::now() < deadline {
             let now = sent();
-            if now != last {
-                (last, since) = (now, Instant::now());
+            if busy() || now.abs_diff(before) > limits::DRAIN_QUIET_BYTES {
+                (before, since) = (now, Instant::now());
+            } else if since.elapsed() >= quiet || self.shared.group.links().is_empty() {
+                return;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }

@@ -109,14 +109,14 @@ impl DataCore {
                     }
                     Err(_) => tracing::error!(core = self.number, "the core died; starting anew"),
                 }
-                if *self.order.borrow() != Order::Serve {
+                if *self.order.borrow() >= Order::Drain {
                     return;
                 }
                 if started.elapsed() >= RAN_WELL {
                     wait = RESTART_WAIT;
                 }
                 let again = std::time::Instant::now() + wait;
-                while std::time::Instant::now() < again && *self.order.borrow() == Order::Serve {
+                while std::time::Instant::now() < again && *self.order.borrow() < Order::Drain {
                     std::thread::sleep(RESTART_LOOK);
                 }
                 wait = (wait * 2).min(RESTART_WAIT_MAX);
@@ -144,12 +144,15 @@ impl DataCore {
     /// Run an instance of every service; from a drain on, only what is open.
     async fn serve(&self) -> Result<(), CoreError> {
         let mut order = self.order.clone();
-        tokio::select! {
-            ended = self.run_instances() => ended?,
-            () = fault(self.number) => {}
-            _ = order.wait_for(|order| *order != Order::Serve) => {}
+        let ended = tokio::select! {
+            ended = self.run_instances() => ended,
+            () = fault(self.number) => Ok(()),
+            _ = order.wait_for(|order| *order == Order::Stop) => Ok(()),
+        };
+        if *order.borrow() < Order::Drain {
+            ended?;
         }
-        // The instances' points are closed now. Open circuits are tasks and go on until here:
+        // Open circuits are tasks, and go on until here.
         let _ = order.wait_for(|order| *order == Order::Stop).await;
         Ok(())
     }
@@ -162,7 +165,11 @@ impl DataCore {
         let instances = self.shared.services.iter().map(|service| {
             let seat = Arc::clone(&service.service.seats()[number]);
             let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
-            Instance::new(Arc::clone(&service.service), number, pool.clone()).run(serve)
+            let mut order = self.order.clone();
+            let leaving = async move {
+                let _ = order.wait_for(|order| *order >= Order::Drain).await;
+            };
+            Instance::new(Arc::clone(&service.service), number, pool.clone()).run(serve, leaving)
         });
         let apart = async {
             if self.owns_stack() {

@@ -2,9 +2,9 @@
 //! which no release is.
 //!
 //! `RUSTBALANCE_FAULT=core-died:NUMBER:SECONDS` has a data core panic, once, so long after it began
-//! to serve; with `core-hung` it does nothing any more.
+//! to serve; with `core-dying` six times in all; with `core-hung` it does nothing any more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::runtime;
@@ -14,14 +14,14 @@ use crate::runtime;
 /// # Panics
 /// See above.
 pub(super) async fn due(core: u16) {
-    static HAPPENED: AtomicBool = AtomicBool::new(false);
+    static HAPPENED: AtomicU32 = AtomicU32::new(0);
     if let Some((kind, seconds)) = planned(core)
-        && !HAPPENED.load(Ordering::Relaxed)
+        && HAPPENED.load(Ordering::Relaxed) < kind.times()
     {
         runtime::sleep(Duration::from_secs(seconds)).await;
-        HAPPENED.store(true, Ordering::Relaxed);
+        HAPPENED.fetch_add(1, Ordering::Relaxed);
         match kind {
-            Kind::Died => panic!("a fault that a test has asked for"),
+            Kind::Died | Kind::Dying => panic!("a fault that a test has asked for"),
             Kind::Hung => loop {
                 std::thread::park();
             },
@@ -35,8 +35,20 @@ pub(super) async fn due(core: u16) {
 enum Kind {
     /// It panics.
     Died,
+    /// It panics, again and again.
+    Dying,
     /// It hangs.
     Hung,
+}
+
+impl Kind {
+    /// How often that happens.
+    fn times(self) -> u32 {
+        match self {
+            Kind::Died | Kind::Hung => 1,
+            Kind::Dying => 6,
+        }
+    }
 }
 
 /// The fault of a core, and the seconds until then.
@@ -45,6 +57,7 @@ fn planned(core: u16) -> Option<(Kind, u64)> {
     let (kind, rest) = fault.split_once(':')?;
     let kind = match kind {
         "core-died" => Kind::Died,
+        "core-dying" => Kind::Dying,
         "core-hung" => Kind::Hung,
         _ => return None,
     };

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 
 use super::options::{Options, ServiceOptions};
 use super::running::Running;
-use super::start::start;
+use super::start::start_after;
 use super::state_dir::StateDir;
+use super::succession::Predecessor;
 use crate::config::{Config, Instances, Service};
 use crate::onion::ServiceSettings;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 use crate::plane::handler::Handlers;
 use crate::runtime::{IoChoice, driver, pinning};
 use crate::tor::ArtiSettings;
-use crate::vault::MasterKey;
+use crate::vault::{KeyError, MasterKey};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +49,14 @@ pub struct Launch {
     io: IoChoice,
     /// Backends inside the program.
     handlers: Handlers,
+    /// Whether the process that runs is to be replaced.
+    take_over: bool,
 }
 
 impl Launch {
     /// Serve what a configuration says.
     pub fn new(config: Config) -> Launch {
-        Launch { config, io: IoChoice::default(), handlers: Handlers::default() }
+        Launch { config, io: IoChoice::default(), handlers: Handlers::default(), take_over: false }
     }
 
     /// What drives the data cores' sockets.
@@ -68,26 +71,28 @@ impl Launch {
         Launch { handlers, ..self }
     }
 
+    /// Take over from the process that serves this configuration's state directory, without a gap:
+    /// this one publishes, and then that one ends. Where none runs, this is a start like any other.
+    #[cfg(feature = "admin")]
+    #[must_use]
+    pub fn take_over(self, take_over: bool) -> Launch {
+        Launch { take_over, ..self }
+    }
+
     /// Start. Returns at once; what happens is in [`Running::progress`]. Keys that are missing are
     /// made, unless the configuration names their files.
     ///
     /// # Errors
     /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
     pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
-        let Launch { config, io, handlers } = self;
+        let Launch { config, io, handlers, take_over } = self;
         let arti = ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
             let file: String =
                 config.file.iter().map(|file| format!("{}: ", file.display())).collect();
             LaunchError::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
         })?;
-        check_handlers(&config, &handlers)?;
+        check_handlers(&config, &handlers).map_err(LaunchError::Config)?;
         StateDir::check(&config.state_dir).map_err(|error| wrong(&error))?;
-        #[cfg(feature = "admin")]
-        {
-            let socket = config.admin_socket();
-            crate::admin::check(&socket, socket.parent() == Some(&*config.state_dir))
-                .map_err(|error| wrong(&error))?;
-        }
         // Keys that exist are read now: a start that is refused writes nothing.
         let keys = existing_keys(&config).map_err(LaunchError::Config)?;
         arti.check_state_dir(&config.state_dir)
@@ -105,7 +110,12 @@ impl Launch {
         let io = driver::choose(io).map_err(|error| {
             LaunchError::Config(vec![format!("--io uring: {error}; write auto or epoll")])
         })?;
-        let state_dir = StateDir::take(&config.state_dir).map_err(|error| wrong(&error))?;
+        let predecessor = find_predecessor(&config, take_over, &mut tell)?;
+        let (state_dir, arti) = match &predecessor {
+            Some(_) => (StateDir::beside(&config.state_dir), arti.sharing_state()),
+            None => (StateDir::take(&config.state_dir), arti),
+        };
+        let state_dir = state_dir.map_err(|error| wrong(&error))?;
         let services = services(&config, keys, &mut tell).map_err(LaunchError::Config)?;
         let options = Options {
             admin_socket: Some(config.admin_socket()),
@@ -119,8 +129,47 @@ impl Launch {
             arti,
             drain: config.drain,
         };
-        start(state_dir, options).map_err(|error| LaunchError::Failed(error.to_string()))
+        start_after(predecessor, state_dir, options)
+            .map_err(|error| LaunchError::Failed(error.to_string()))
     }
+}
+
+/// The process to take over from, if that was asked for and one runs; otherwise the admin socket's
+/// place has to be free.
+#[cfg(feature = "admin")]
+fn find_predecessor(
+    config: &Config,
+    take_over: bool,
+    tell: &mut impl FnMut(Notice),
+) -> Result<Option<Predecessor>, LaunchError> {
+    let socket = config.admin_socket();
+    if take_over {
+        let found = Predecessor::find(&socket).map_err(|error| wrong(&error))?;
+        if let Some(predecessor) = found {
+            let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
+            if real(&predecessor.state_dir) == real(&config.state_dir) {
+                return Ok(Some(predecessor));
+            }
+            return Err(LaunchError::Config(vec![format!(
+                "the process that runs has another state_dir: {}",
+                predecessor.state_dir.display()
+            )]));
+        }
+        tell(Notice::Warning("nobody to take over from: this is a start like any other".into()));
+    }
+    crate::admin::check(&socket, socket.parent() == Some(&*config.state_dir))
+        .map_err(|error| wrong(&error))?;
+    Ok(None)
+}
+
+/// Without the feature `admin` nobody can be asked.
+#[cfg(not(feature = "admin"))]
+fn find_predecessor(
+    _: &Config,
+    _: bool,
+    _: &mut impl FnMut(Notice),
+) -> Result<Option<Predecessor>, LaunchError> {
+    Ok(None)
 }
 
 /// An error of the state directory or of the socket's place is one of the configuration.
@@ -131,8 +180,8 @@ fn wrong(error: &dyn std::error::Error) -> LaunchError {
 /// Whether every handler that the configuration names is there.
 ///
 /// # Errors
-/// [`LaunchError::Config`].
-pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), LaunchError> {
+/// One sentence for each that is not.
+pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), Vec<String>> {
     let backends = |port: &PortConfig| match &port.target {
         PortTarget::Backends(backends) => backends.clone(),
         PortTarget::Hello => Vec::new(),
@@ -150,21 +199,20 @@ pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), Launch
             _ => None,
         })
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(LaunchError::Config(missing)) }
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-/// The keys that are there already; a key that is configured has to be.
-fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>> {
+/// The keys of the services that are there already: one that is configured has to be, another is
+/// made at the first start. Nothing is written.
+///
+/// # Errors
+/// One sentence for each key that cannot be used, or that two services share.
+pub fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>> {
     let mut errors = Vec::new();
     let mut keys = Vec::new();
     let mut owners = HashMap::new();
     for service in &config.services {
-        let path = config.key_file(service);
-        if service.key_path.is_none() && !path.exists() {
-            keys.push(None);
-            continue;
-        }
-        match MasterKey::load(&path) {
+        match MasterKey::load(&config.key_file(service)) {
             Ok(key) => {
                 if let Some(other) = owners.insert(key.onion_address(), &service.name) {
                     errors.push(format!(
@@ -175,6 +223,7 @@ fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<String>>
                 }
                 keys.push(Some(key));
             }
+            Err(KeyError::Missing { .. }) if service.key_path.is_none() => keys.push(None),
             Err(error) => errors.push(format!("service {:?}: {error}", service.name)),
         }
     }

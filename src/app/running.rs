@@ -23,6 +23,8 @@ pub struct Progress {
     pub onions: Vec<String>,
     /// Whether every service's descriptor has been on its HSDirs.
     pub ready: bool,
+    /// Whether another process has taken over: this one ends soon.
+    pub handed_over: bool,
     /// Why it ended, once it has; an empty reason is an orderly end.
     pub ended: Option<String>,
 }
@@ -33,6 +35,8 @@ pub(super) enum Order {
     /// Serve.
     #[default]
     Serve,
+    /// Another process publishes: serve who still comes, and drain soon.
+    HandedOver,
     /// Take no new client; end when the open streams have, or at the deadline.
     Drain,
     /// End now.

@@ -9,6 +9,7 @@ use super::data_core::DataCore;
 use super::options::Options;
 use super::running::{Order, Progress, Running};
 use super::state_dir::{StateDir, StateDirError};
+use super::succession::Predecessor;
 use crate::onion::Service;
 use crate::onion::revision::{RevisionError, Revisions};
 use crate::onion::status::PublisherStatus;
@@ -37,6 +38,15 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]; nothing runs then.
 pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartError> {
+    start_after(None, state_dir, options)
+}
+
+/// As [`start`], to take over from the process that runs.
+pub(super) fn start_after(
+    predecessor: Option<Predecessor>,
+    state_dir: StateDir,
+    options: Options,
+) -> Result<Running, StartError> {
     if options.services.is_empty() {
         return Err(StartError::NoService);
     }
@@ -87,7 +97,9 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
         progress: progress_writer,
         data,
         order: order.clone(),
-        state_dir,
+        state_dir: Arc::new(state_dir),
+        owner: watch::channel(predecessor.is_none()).0,
+        predecessor,
     };
     let control = control.spawn().map_err(StartError::Thread)?;
     Ok(Running { progress, order, shared, control: Some(control) })

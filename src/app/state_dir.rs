@@ -14,6 +14,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a lock is tried for, while the process that held it lets go.
+const LOCK_LOOK: Duration = Duration::from_millis(20);
+/// How long.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The format that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -76,13 +82,14 @@ pub enum StateDirError {
     },
 }
 
-/// A state directory that is ours for as long as this lives.
+/// A state directory that is ours for as long as this lives, unless it was opened
+/// [beside](StateDir::beside) another process or [given up](StateDir::give_up).
 #[derive(Debug)]
 pub struct StateDir {
     /// The directory.
     path: PathBuf,
-    /// Holds the lock.
-    _lock: File,
+    /// Carries the lock.
+    lock: File,
 }
 
 impl StateDir {
@@ -142,21 +149,8 @@ impl StateDir {
             .create(path)
             .map_err(io("make", path))?;
         Self::check(path)?;
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(io("open", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(StateDirError::InUse { path: path.to_owned() });
-            }
-            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
-        }
+        let state_dir = StateDir { path: path.to_owned(), lock: open_lock(path)? };
+        state_dir.lock()?;
         let format = path.join("format");
         if !format.exists() {
             let mut file = OpenOptions::new()
@@ -167,13 +161,73 @@ impl StateDir {
                 .map_err(io("make", &format))?;
             writeln!(file, "{FORMAT}").map_err(io("write", &format))?;
         }
-        Ok(StateDir { path: path.to_owned(), _lock: lock })
+        Ok(state_dir)
+    }
+
+    /// Open the directory that another process holds, without taking it from anybody.
+    ///
+    /// # Errors
+    /// [`StateDirError`].
+    pub fn beside(path: &Path) -> Result<StateDir, StateDirError> {
+        Self::check(path)?;
+        Ok(StateDir { path: path.to_owned(), lock: open_lock(path)? })
+    }
+
+    /// Take the directory, if nobody holds it.
+    ///
+    /// # Errors
+    /// [`StateDirError::InUse`], [`StateDirError::Io`].
+    pub fn lock(&self) -> Result<(), StateDirError> {
+        match self.lock.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(StateDirError::InUse { path: self.path.clone() }),
+            Err(TryLockError::Error(source)) => {
+                let path = self.path.join("lock");
+                Err(StateDirError::Io { action: "lock", path, source })
+            }
+        }
+    }
+
+    /// Take the directory from a process that is letting go of it: waits for a moment.
+    ///
+    /// # Errors
+    /// As [`StateDir::lock`].
+    pub async fn lock_soon(&self) -> Result<(), StateDirError> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match self.lock() {
+                Err(StateDirError::InUse { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOCK_LOOK).await;
+                }
+                end => return end,
+            }
+        }
+    }
+
+    /// Let another process take the directory.
+    ///
+    /// # Errors
+    /// [`StateDirError::Io`].
+    pub fn give_up(&self) -> Result<(), StateDirError> {
+        self.lock.unlock().map_err(|source| StateDirError::Io {
+            action: "unlock",
+            path: self.path.join("lock"),
+            source,
+        })
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Open the file that carries the lock of `directory`, and make it if need be.
+fn open_lock(directory: &Path) -> Result<File, StateDirError> {
+    let path = directory.join("lock");
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.open(&path).map_err(|source| StateDirError::Io { action: "open", path, source })
 }
 
 #[cfg(test)]
@@ -190,6 +244,20 @@ mod tests {
         assert!(matches!(StateDir::take(&path), Err(StateDirError::InUse { .. })));
         drop(taken);
         StateDir::take(&path).expect("nobody uses it any more");
+    }
+
+    #[test]
+    fn a_directory_changes_hands() {
+        let above = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = above.path().join("state");
+        let old = StateDir::take(&path).expect("nobody uses it");
+        let new = StateDir::beside(&path).expect("it is there");
+        assert!(matches!(new.lock(), Err(StateDirError::InUse { .. })));
+        old.give_up().expect("it is held");
+        new.lock().expect("it was given up");
+        assert!(matches!(old.lock(), Err(StateDirError::InUse { .. })));
+        drop(new);
+        old.lock().expect("the other has ended");
     }
 
     #[test]

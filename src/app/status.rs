@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use super::control_core::{ServiceShared, Shared};
 use super::running::Order;
-use crate::admin::StatusSource;
 use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, ProcessStatus, ServiceStatus,
 };
@@ -14,17 +13,12 @@ use crate::runtime::CoreId;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::tor::status::LinkStatus;
 
-impl StatusSource for Shared {
-    fn status(&self) -> ProcessStatus {
-        Shared::status(self)
-    }
-}
-
 impl Shared {
     /// The status of everything.
     pub(super) fn status(&self) -> ProcessStatus {
         let skew = self.services.iter().find_map(|one| one.publisher.borrow().clock_skew_ms);
         ProcessStatus {
+            pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             turbo: self.cores > 0,
             io: self.io.to_string(),
@@ -57,7 +51,7 @@ impl Shared {
     /// One service.
     fn service(&self, shared: &ServiceShared) -> ServiceStatus {
         let publisher = shared.publisher.borrow().clone();
-        let draining = *self.order.borrow() != Order::Serve;
+        let draining = *self.order.borrow() >= Order::Drain;
         let waiting_for = self.bootstrap.borrow().clone();
         let (state, reason) = match (draining, waiting_for) {
             (true, _) => (ServiceState::Draining, None),

@@ -22,6 +22,8 @@ pub struct InstanceCounters {
     handed_off_total: AtomicU64,
     /// Rendezvous that are being built or open.
     rendezvous_open: AtomicU64,
+    /// Rendezvous that are being built, or whose client has not begun a stream yet and still may.
+    rendezvous_young: AtomicU64,
     /// Rendezvous that were built.
     rendezvous_total: AtomicU64,
     /// Rendezvous that could not be built.
@@ -132,6 +134,12 @@ impl InstanceCounters {
         self.open(|counters| &counters.rendezvous_open)
     }
 
+    /// A rendezvous begins; it counts as young until the guard is dropped.
+    #[must_use]
+    pub fn young_rendezvous(self: &Arc<Self>) -> OpenGuard {
+        self.open(|counters| &counters.rendezvous_young)
+    }
+
     /// A stream was accepted; it counts as open until the guard is dropped.
     #[must_use]
     pub fn open_stream(self: &Arc<Self>) -> OpenGuard {
@@ -148,6 +156,11 @@ impl InstanceCounters {
     /// Rendezvous that are being built or open now.
     pub fn rendezvous_open(&self) -> u64 {
         self.rendezvous_open.load(Ordering::Relaxed)
+    }
+
+    /// Rendezvous that are being built now, or still wait for their first stream.
+    pub fn rendezvous_young(&self) -> u64 {
+        self.rendezvous_young.load(Ordering::Relaxed)
     }
 
     /// Streams that are open now.

@@ -1,13 +1,12 @@
 //! `rustbalance check`: is a configuration right? Reads the file and the keys; writes and starts
 //! nothing.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::process::ExitCode;
 
 use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED};
+use crate::app::launch::existing_keys;
 use crate::config::{Config, explain};
-use crate::vault::{KeyError, MasterKey};
 
 /// Run the command. `validate_arti` checks what stands below `[arti]`; its errors are sentences
 /// that name the key there.
@@ -39,7 +38,7 @@ fn check(
     };
     let mut problems = validate_arti(&config.arti).err().unwrap_or_default();
     problems.extend(super::logging::check(&config.log).err());
-    problems.extend(key_problems(&config));
+    problems.extend(existing_keys(&config).err().unwrap_or_default());
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
         writeln!(err, "{}: warning: {warning}", args.config.display())?;
@@ -56,30 +55,6 @@ fn check(
         writeln!(out, "{}: the configuration is right", args.config.display())?;
     }
     Ok(0)
-}
-
-/// What is wrong with the keys: one that cannot be used, or two services with the same address.
-///
-/// A key that nobody configured is made at the first start, so it may be missing.
-pub fn key_problems(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
-    let mut owners = HashMap::new();
-    for service in &config.services {
-        match MasterKey::load(&config.key_file(service)) {
-            Ok(key) => {
-                if let Some(other) = owners.insert(key.onion_address(), &service.name) {
-                    problems.push(format!(
-                        "service \"{}\": its key is the one of service \"{other}\"; give each \
-                         service a key of its own",
-                        service.name
-                    ));
-                }
-            }
-            Err(KeyError::Missing { .. }) if service.key_path.is_none() => {}
-            Err(error) => problems.push(format!("service \"{}\": {error}", service.name)),
-        }
-    }
-    problems
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn configured(file: Option<&Path>) -> Vec<Finding> {
         }
         Err(error) => finding(Grade::Fail, "admin socket", error.to_string()),
     });
-    let keys = super::check::key_problems(&config).into_iter();
+    let keys = crate::app::launch::existing_keys(&config).err().unwrap_or_default().into_iter();
     findings.extend(keys.map(|problem| finding(Grade::Fail, "key", problem)));
     let arti = super::validate_arti(&config.arti).err().unwrap_or_default().into_iter();
     findings.extend(arti.map(|text| finding(Grade::Fail, "arti", text)));

@@ -1,5 +1,7 @@
 //! What the binary does to its own process, and a library must not: no core dumps, room for
-//! descriptors, a TLS provider.
+//! descriptors, a TLS provider, a successor.
+
+use std::process::Command;
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,3 +29,34 @@ pub fn prepare() {
     // An embedding program may have installed its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
+
+/// Start the program that lies at our path now, with the same arguments, to take over from this
+/// process.
+pub fn start_successor() {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_else(|| "rustbalance".into());
+    let started = Command::new(&program)
+        .args(arguments.filter(|argument| argument != TAKE_OVER))
+        .arg(TAKE_OVER)
+        // systemd's watchdog is fed by whoever serves.
+        .env_remove("WATCHDOG_PID")
+        .spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            return tracing::error!("cannot start {}: {error}; going on", program.display());
+        }
+    };
+    // It outlives this process, unless it fails.
+    let waiting = std::thread::Builder::new().name("successor".to_owned()).spawn(move || {
+        if let Ok(status) = child.wait() {
+            tracing::warn!("the process that was started to take over has ended: {status}");
+        }
+    });
+    if let Err(error) = waiting {
+        tracing::warn!("nobody waits for the new process: {error}");
+    }
+}
+
+/// The argument that has a process take over.
+const TAKE_OVER: &str = "--take-over";

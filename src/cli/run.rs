@@ -56,10 +56,13 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         Notice::Warning(warning) => warn(&warning),
         Notice::NewKey(path) => tell(&format_args!("made a new key: {}", path.display())),
     };
-    let running = Launch::new(config).io(args.io).start(told).map_err(|error| match error {
-        LaunchError::Config(errors) => Failure::Config(errors),
-        LaunchError::Failed(error) => Failure::Failed(error),
-    })?;
+    let running =
+        Launch::new(config).io(args.io).take_over(args.take_over).start(told).map_err(|error| {
+            match error {
+                LaunchError::Config(errors) => Failure::Config(errors),
+                LaunchError::Failed(error) => Failure::Failed(error),
+            }
+        })?;
     follow(&running, drain, args).map_err(Failure::Failed)
 }
 
@@ -71,6 +74,8 @@ struct Signals {
     interrupt: Signal,
     /// SIGHUP.
     hangup: Signal,
+    /// SIGUSR2.
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -80,6 +85,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -89,6 +95,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 }
@@ -99,6 +106,8 @@ enum Asked {
     End,
     /// SIGHUP.
     Reload,
+    /// SIGUSR2.
+    Upgrade,
 }
 
 /// Read the configuration again, and let what can change do so. What is wrong changes nothing.
@@ -115,11 +124,11 @@ fn reload(running: &Running, args: &RunArgs) {
     for service in config.services {
         known.retain(|name| *name != service.name);
         if let Err(error) = running.set_ports(&service.name, service.ports) {
-            warn(&format_args!("SIGHUP: {error} yet: it is served from the next start on"));
+            warn(&format_args!("SIGHUP: {error} yet; SIGUSR2, or a restart, serves it"));
         }
     }
     for name in known {
-        warn(&format_args!("SIGHUP: service {name:?} is served until the next start"));
+        warn(&format_args!("SIGHUP: service {name:?} is served until SIGUSR2 or a restart"));
     }
     tell(&"SIGHUP: ports, backends and the log's level are as the configuration says now");
 }
@@ -128,11 +137,8 @@ fn reload(running: &Running, args: &RunArgs) {
 fn read_again(args: &RunArgs) -> Result<Config, Vec<String>> {
     let config = args.config()?;
     logging::check(&config.log).map_err(|error| vec![error])?;
-    match check_handlers(&config, &Default::default()) {
-        Ok(()) => Ok(config),
-        Err(LaunchError::Config(errors)) => Err(errors),
-        Err(LaunchError::Failed(error)) => Err(vec![error]),
-    }
+    check_handlers(&config, &Default::default())?;
+    Ok(config)
 }
 
 /// Tell how far things are, and pass signals on, until the end.
@@ -150,7 +156,9 @@ fn follow(running: &Running, drain: Duration, args: &RunArgs) -> Result<(), Stri
         loop {
             let now = progress.borrow_and_update().clone();
             teller.tell(&now);
-            systemd.tell(&now);
+            if !now.handed_over {
+                systemd.tell(&now, args.take_over);
+            }
             if let Some(ended) = now.ended {
                 return if ended.is_empty() { Ok(()) } else { Err(ended) };
             }
@@ -158,13 +166,20 @@ fn follow(running: &Running, drain: Duration, args: &RunArgs) -> Result<(), Stri
                 changed = progress.changed() => {
                     changed.map_err(|_| "the control core died".to_owned())?;
                 }
-                () = &mut watchdog => {}
+                () = &mut watchdog, if !now.handed_over => {}
                 asked = signals.next() => {
-                    if matches!(asked, Asked::Reload) {
-                        systemd.reloading();
-                        reload(running, args);
-                        systemd.reloaded();
-                        continue;
+                    match asked {
+                        Asked::End => {}
+                        Asked::Reload => {
+                            systemd.reloading();
+                            reload(running, args);
+                            systemd.reloaded();
+                            continue;
+                        }
+                        Asked::Upgrade => {
+                            super::process::start_successor();
+                            continue;
+                        }
                     }
                     ends += 1;
                     if ends > 1 {

@@ -1,7 +1,8 @@
 //! What systemd is told where it runs this: `sd_notify(3)`. Without `NOTIFY_SOCKET`, nothing.
 //!
 //! * `STATUS=` what is being done or is in the way, in words.
-//! * `READY=1` once every service's descriptor has been on its HSDirs.
+//! * `READY=1` once every service's descriptor has been on its HSDirs; with `MAINPID=` where this
+//!   process took over from another, which says nothing more from then on.
 //! * `RELOADING=1` at SIGHUP, and `READY=1` when the configuration was read again.
 //! * `STOPPING=1` when a drain begins, with as much time as it may take.
 //! * `WATCHDOG=1` three times in `WatchdogSec=`, if every core has run a task since the last time.
@@ -28,7 +29,7 @@ pub(super) struct Notifier {
 
 impl Notifier {
     /// Tell what is new.
-    pub(super) fn tell(&mut self, progress: &Progress) {
+    pub(super) fn tell(&mut self, progress: &Progress, took_over: bool) {
         let status = match (progress.text.as_str(), progress.ready) {
             ("", true) => "serving".to_owned(),
             ("", false) => "starting".to_owned(),
@@ -40,7 +41,8 @@ impl Notifier {
         }
         if progress.ready && !self.ready {
             self.ready = true;
-            send(&[NotifyState::Ready]);
+            let main = took_over.then(|| NotifyState::MainPid(std::process::id()));
+            send(&main.into_iter().chain([NotifyState::Ready]).collect::<Vec<_>>());
         }
     }
 

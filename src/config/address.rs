@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_the_three_forms_are_read() {
+    fn addresses_of_every_form_are_read() {
         for text in ["127.0.0.1:80", "[::1]:8080", "10.1.2.3:65535"] {
             let Ok(BackendAddress::Tcp(address)) = parse(text) else { panic!("{text}") };
             assert_eq!(address.to_string(), text);
@@ -162,6 +162,7 @@ mod tests {
             let Ok(BackendAddress::Unix(found)) = parse(text) else { panic!("{text}") };
             assert_eq!(found, PathBuf::from(path));
         }
+        assert_eq!(parse("handler:shop"), Ok(BackendAddress::Handler("shop".to_owned())));
     }
 
     #[test]
@@ -169,6 +170,7 @@ mod tests {
         for (text, words) in [
             ("", "empty"),
             ("unix:", "empty"),
+            ("handler:", "empty"),
             ("localhost:80", "host name"),
             ("app.internal", "host name"),
             ("http://127.0.0.1:80", "URL"),

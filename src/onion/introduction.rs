@@ -44,9 +44,6 @@ pub(super) enum IntroductionError {
     /// No core can take another client.
     #[error("no core can take another client")]
     Overloaded,
-    /// The service drains.
-    #[error("the service drains")]
-    Draining,
 }
 
 /// Decrypt what comes through one core's points, for as long as the future is polled.
@@ -82,9 +79,6 @@ fn accept(
     introduction: &Introduction,
 ) -> Result<(), IntroductionError> {
     use IntroductionError as E;
-    if service.is_draining() {
-        return Err(E::Draining);
-    }
     let Introduction { keys, message } = introduction;
     let body = message.encrypted_body();
     if keys.seen.contains(body) {

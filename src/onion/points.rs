@@ -170,6 +170,11 @@ impl Points {
         }
     }
 
+    /// Close the point that was replaced longest ago; whether there was one.
+    pub(super) fn close_lingering(&self) -> bool {
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner).pop_front().is_some()
+    }
+
     /// One attempt at a relay.
     async fn establish(&self, place: &Held) -> Result<EstablishedPoint, intro::IntroError> {
         let dos = self.service.settings.intro_dos;

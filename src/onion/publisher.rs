@@ -83,6 +83,8 @@ pub struct Publisher {
     refusals: u32,
     /// Whether the operator was warned of the clock.
     warned_of_clock: bool,
+    /// Whether another process published in our place when we last looked.
+    was_handed_over: bool,
     /// Uploads that have ended.
     done: Mailbox<UploadDone>,
     /// Bounds uploads that run at the same time.
@@ -136,6 +138,7 @@ impl Publisher {
             round_failed: None,
             refusals: 0,
             warned_of_clock: false,
+            was_handed_over: false,
             // Every upload that runs can end without anybody waiting.
             done: Mailbox::new(limits::UPLOADS_AT_ONCE_MAX * 64),
             slots: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
@@ -217,6 +220,7 @@ impl Publisher {
             self.republish_at = None;
             self.pacing.want(now);
         }
+        self.watch_hand_over(now);
         self.expire_subcredentials(now);
         self.watch_clock();
         self.obstacle = self.find_obstacle(now);
@@ -225,6 +229,17 @@ impl Publisher {
         }
         self.launch_uploads(now);
         self.tell();
+    }
+
+    /// Publish again once a process that was to take over is gone: it may have used counters.
+    fn watch_hand_over(&mut self, now: Instant) {
+        let handed_over = self.service.is_handed_over();
+        if std::mem::replace(&mut self.was_handed_over, handed_over) && !handed_over {
+            if let Err(error) = self.revisions.reload() {
+                tracing::warn!("{error}");
+            }
+            self.pacing.want(now);
+        }
     }
 
     /// An HSDir has refused a descriptor of the round: bring the next one forward.
@@ -324,8 +339,8 @@ impl Publisher {
 
     /// Why nothing can be published now, in words for the operator.
     fn find_obstacle(&self, now: Instant) -> Option<String> {
-        if self.netdir().is_none() {
-            return Some("no timely Tor directory".to_owned());
+        if self.service.is_handed_over() {
+            return Some("another process takes over, and publishes from now on".to_owned());
         }
         if let Some(skew) = self.stack.clock_skew_ms()
             && skew.unsigned_abs() >= limits::CLOCK_SKEW_PUBLISH_MS_MAX
@@ -334,6 +349,9 @@ impl Publisher {
                 "this machine's clock is {}: nothing is published until it is set",
                 in_words(skew)
             ));
+        }
+        if self.netdir().is_none() {
+            return Some("no timely Tor directory".to_owned());
         }
         let up: Vec<usize> = self.service.seats().iter().map(|seat| seat.points().len()).collect();
         if up.iter().all(|points| *points == 0) {
@@ -377,6 +395,9 @@ impl Publisher {
 
     /// Start the uploads that are due.
     fn launch_uploads(&mut self, now: Instant) {
+        if self.service.is_handed_over() {
+            return;
+        }
         let Some(round) = &mut self.round else { return };
         loop {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };

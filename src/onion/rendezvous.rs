@@ -89,7 +89,7 @@ pub(super) async fn run(
     loop {
         let Ok(permit) = Arc::clone(&building).acquire_owned().await else { return };
         let request = seat.rendezvous.recv().await;
-        let open = seat.counters.open_rendezvous();
+        let (open, young) = (seat.counters.open_rendezvous(), seat.counters.young_rendezvous());
         let (service, seat, pool, serve) =
             (Arc::clone(service), Arc::clone(&seat), pool.clone(), serve.clone());
         runtime::spawn(async move {
@@ -100,7 +100,7 @@ pub(super) async fn run(
             match built.unwrap_or(Err(RendezvousError::Timeout)) {
                 Ok(session) => {
                     seat.counters.note_rendezvous();
-                    session.run(&seat, instance, &serve).await;
+                    session.run(&seat, young, instance, &serve).await;
                 }
                 Err(error) => {
                     seat.counters.note_rendezvous_failed();

@@ -104,6 +104,15 @@ impl Revisions {
         Ok(Revisions { path, highest })
     }
 
+    /// Read the counters again: another process may have published.
+    ///
+    /// # Errors
+    /// As [`Revisions::load`]; nothing has changed then.
+    pub fn reload(&mut self) -> Result<(), RevisionError> {
+        self.highest = Revisions::load(&self.path)?.highest;
+        Ok(())
+    }
+
     /// The counter for a new descriptor; it is on disk when this returns.
     ///
     /// # Errors
@@ -181,6 +190,24 @@ mod tests {
         assert_eq!(revisions.next(key, 100, 2).expect("the directory is writable"), 5001);
         revisions.note_seen(key, 7, 3);
         assert_eq!(revisions.next(key, 100, 4).expect("the directory is writable"), 5002);
+    }
+
+    #[test]
+    fn a_full_disk_publishes_nothing_and_loses_no_counter() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("revisions.json");
+        let key = HsBlindId::from([7; 32]);
+        let mut revisions = Revisions::load(&path).expect("no file is an empty file");
+        assert_eq!(revisions.next(key, 100, 1).expect("there is room"), 100);
+        // Every write to /dev/full says that the disk is full.
+        let new = path.with_extension("new");
+        std::os::unix::fs::symlink("/dev/full", &new).expect("a new link");
+        let error = revisions.next(key, 100, 2).expect_err("the disk is full");
+        assert!(error.to_string().contains("revisions.json"), "{error}");
+        let on_disk = Revisions::load(&path).expect("the file is as it was");
+        assert_eq!(on_disk.highest.values().map(|one| one.counter).max(), Some(100));
+        std::fs::remove_file(&new).expect("it is there");
+        assert!(revisions.next(key, 100, 3).expect("there is room again") > 100);
     }
 
     #[test]

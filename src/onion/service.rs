@@ -55,8 +55,8 @@ pub struct Service {
     relays_in_use: Mutex<HashSet<RelayIds>>,
     /// Rings when a seat's points change.
     points_changed: Notify,
-    /// Set once when the service drains: no new introduction is served.
-    draining: AtomicBool,
+    /// Set while another process is taking over: it publishes, and this one does not.
+    handed_over: AtomicBool,
 }
 
 /// A place where a rendezvous can go: why there was none.
@@ -118,7 +118,7 @@ impl Service {
             cookies: SeenCookies::new(Instant::now()),
             relays_in_use: Mutex::default(),
             points_changed: Notify::new(),
-            draining: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
         })
     }
 
@@ -207,18 +207,29 @@ impl Service {
         Err(NoSeat::QueuesFull)
     }
 
-    /// Serve no new introduction from now on; what is open stays open.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// Say whether another process publishes in our place. On the control core alone: no descriptor
+    /// is built after this returns.
+    pub fn set_handed_over(&self, handed_over: bool) {
+        self.handed_over.store(handed_over, Ordering::Relaxed);
     }
 
-    /// Whether the service drains.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// Whether another process publishes in our place.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
     }
 
-    /// Streams open on all cores.
-    pub fn streams_open(&self) -> u64 {
-        self.seats.iter().map(|seat| seat.counters.streams_open()).sum()
+    /// Whether every instance has an introduction point.
+    pub fn has_points_everywhere(&self) -> bool {
+        self.seats.iter().all(|seat| !seat.points().is_empty())
+    }
+
+    /// Whether a client is being served on any core, or has asked to be: a stream is open, or an
+    /// introduction was accepted whose client has not begun a stream yet.
+    pub fn is_busy(&self) -> bool {
+        let busy = |seat: &Arc<Seat>| {
+            let counters = &seat.counters;
+            seat.waiting() + counters.rendezvous_young() + counters.streams_open() > 0
+        };
+        self.seats.iter().any(busy)
     }
 }

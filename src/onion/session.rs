@@ -26,6 +26,7 @@ use tor_proto::stream::{
 };
 
 use super::service::Seat;
+use crate::base::counters::OpenGuard;
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::runtime;
@@ -98,15 +99,26 @@ impl Session {
     }
 
     /// Serve the client's streams until the circuit closes, or has long been without a stream.
-    pub(super) async fn run(mut self, seat: &Seat, instance: usize, serve: &impl ServeStream) {
+    /// The client counts as `young` until its first stream has been handed over, or a client that
+    /// wanted one would have begun it.
+    pub(super) async fn run(
+        mut self,
+        seat: &Seat,
+        young: OpenGuard,
+        instance: usize,
+        serve: &impl ServeStream,
+    ) {
         let serial = NEXT_SERIAL.fetch_add(1, Ordering::Relaxed);
         let circuit = CircuitId { instance: u16::try_from(instance).unwrap_or(u16::MAX), serial };
         let idle = Duration::from_secs(limits::RENDEZVOUS_IDLE_SECONDS);
+        let first = Duration::from_secs(limits::RENDEZVOUS_FIRST_STREAM_SECONDS);
+        let mut young = Some(young);
         let mut closed = std::pin::pin!(self.tunnel.wait_for_close());
         loop {
+            let patience = if young.is_some() { first } else { idle };
             let next = tokio::select! {
                 () = &mut closed => return,
-                next = runtime::timeout(idle, self.begun.next()) => next,
+                next = runtime::timeout(patience, self.begun.next()) => next,
             };
             match next {
                 Ok(Some(wire)) => {
@@ -115,6 +127,7 @@ impl Session {
                         Ok(permit) => {
                             let served = serve.serve(instance, stream);
                             let tunnel = Arc::clone(&self.tunnel);
+                            let young = young.take();
                             runtime::spawn(async move {
                                 // A backend that takes nothing would keep a stream for ever whose
                                 // client is gone.
@@ -122,7 +135,7 @@ impl Session {
                                     () = served => {}
                                     () = linger(&tunnel) => {}
                                 }
-                                drop(permit);
+                                drop((permit, young));
                             });
                         }
                         // To be told no can fail only with the circuit.
@@ -130,6 +143,7 @@ impl Session {
                     }
                 }
                 Ok(None) => return,
+                Err(_) if young.take().is_some() => {}
                 // Streams hold the circuit: a count of one means that none is open.
                 Err(_) if Arc::strong_count(&self.tunnel) == 1 => {
                     seat.counters.note_rendezvous_idle_closed();

@@ -46,6 +46,8 @@ pub struct ArtiSettings {
     reachable: Vec<AddrPortPattern>,
     /// How much the queues of circuits and streams may hold (`system.memory`).
     memory: tor_memquota::Config,
+    /// Whether another process may hold arti's state.
+    shares_state: bool,
 }
 
 impl ArtiSettings {
@@ -80,6 +82,18 @@ impl ArtiSettings {
     /// Addresses that guards may have, as the user restricted them.
     pub(super) fn reachable(&self) -> &[AddrPortPattern] {
         &self.reachable
+    }
+
+    /// The same, for a process that takes over from another: the other holds arti's state until it
+    /// ends, and this one reads it until then.
+    #[must_use]
+    pub fn sharing_state(self) -> ArtiSettings {
+        ArtiSettings { shares_state: true, ..self }
+    }
+
+    /// Whether another process may hold arti's state.
+    pub(super) fn shares_state(&self) -> bool {
+        self.shares_state
     }
 
     /// How much the queues of circuits and streams may hold.
@@ -175,7 +189,7 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
     let memory = queue_memory(table).map_err(refused)?;
     let directory = config.dir_mgr_config().map_err(|error| refused(report(&error)))?;
     let override_net_params = directory.override_net_params;
-    Ok(ArtiSettings { config, override_net_params, reachable, memory })
+    Ok(ArtiSettings { config, override_net_params, reachable, memory, shares_state: false })
 }
 
 /// What the user wrote as `system.memory`, which arti has checked and hides; by default what C tor

@@ -4,24 +4,61 @@
 //! 15 minutes. A service has a link or two. The median of what their relays say is taken; a relay
 //! that lies can stop us from publishing, which a guard could do by dropping our circuits as well.
 //!
-//! A link tells once: a clock that is set later counts from the next link on.
+//! A link tells once. A clock that is set later is noticed by comparing it with the time since the
+//! machine's start, which nobody sets, and which runs on while the machine sleeps.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
 
 use tor_proto::ClockSkew;
+
+/// Both clocks at one time.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    /// The one that is set: time since 1970.
+    wall: Duration,
+    /// The one that nobody sets: time since the machine's start, `CLOCK_BOOTTIME`.
+    boot: Duration,
+}
+
+impl Clocks {
+    /// What they show now.
+    fn now() -> Clocks {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+        Clocks { wall, boot }
+    }
+
+    /// How far the wall clock was set ahead since `then`, in milliseconds.
+    fn set_ahead_since(self, then: Clocks) -> i64 {
+        let whole = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let wall = whole(self.wall).saturating_sub(whole(then.wall));
+        wall.saturating_sub(whole(self.boot).saturating_sub(whole(then.boot)))
+    }
+}
+
+/// What one relay said.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    /// Our clock's skew in milliseconds, positive when it was behind.
+    skew_ms: i64,
+    /// When.
+    at: Clocks,
+}
 
 /// What the relays of open links said.
 #[derive(Debug, Default)]
 pub(super) struct Skews {
-    /// By the link's number: our clock's skew in milliseconds, positive when it is behind; `None`
-    /// for a link that cannot be asked.
-    by_link: Mutex<BTreeMap<u64, Option<i64>>>,
+    /// By the link's number; `None` for a link that cannot be asked.
+    by_link: Mutex<BTreeMap<u64, Option<Told>>>,
 }
 
 impl Skews {
     /// The list.
-    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Option<i64>>> {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Option<Told>>> {
         self.by_link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -37,7 +74,12 @@ impl Skews {
 
     /// A link's relay has told.
     pub(super) fn note(&self, link: u64, skew: ClockSkew) {
-        self.list().insert(link, Some(milliseconds(skew)));
+        self.note_at(link, skew, Clocks::now());
+    }
+
+    /// See [`Self::note`].
+    fn note_at(&self, link: u64, skew: ClockSkew, at: Clocks) {
+        self.list().insert(link, Some(Told { skew_ms: milliseconds(skew), at }));
     }
 
     /// A link's relay cannot be asked.
@@ -47,7 +89,13 @@ impl Skews {
 
     /// The median, of two middle ones the smaller skew; `None` while no relay has told.
     pub(super) fn median_ms(&self) -> Option<i64> {
-        let mut all: Vec<i64> = self.list().values().copied().flatten().collect();
+        self.median_ms_at(Clocks::now())
+    }
+
+    /// See [`Self::median_ms`].
+    fn median_ms_at(&self, now: Clocks) -> Option<i64> {
+        let skew = |told: &Told| told.skew_ms.saturating_sub(now.set_ahead_since(told.at));
+        let mut all: Vec<i64> = self.list().values().flatten().map(skew).collect();
         all.sort_unstable();
         let (low, high) = (*all.get(all.len().checked_sub(1)? / 2)?, *all.get(all.len() / 2)?);
         Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
@@ -56,7 +104,7 @@ impl Skews {
 
 /// Positive when our clock is behind.
 fn milliseconds(skew: ClockSkew) -> i64 {
-    let whole = |skew: std::time::Duration| i64::try_from(skew.as_millis()).unwrap_or(i64::MAX);
+    let whole = |skew: Duration| i64::try_from(skew.as_millis()).unwrap_or(i64::MAX);
     match skew {
         ClockSkew::Slow(skew) => whole(skew),
         ClockSkew::Fast(skew) => -whole(skew),
@@ -70,34 +118,51 @@ mod tests {
 
     use tor_proto::ClockSkew;
 
-    use super::Skews;
+    use super::{Clocks, Skews};
+
+    /// An hour after the machine's start, at noon.
+    const NOON: Clocks =
+        Clocks { wall: Duration::from_secs(1_800_000_000), boot: Duration::from_secs(3600) };
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_runs_on_is_not() {
+        let skews = Skews::default();
+        skews.note_at(1, ClockSkew::Slow(Duration::from_secs(2)), NOON);
+        let hour = Duration::from_secs(3600);
+        let later = Clocks { wall: NOON.wall + hour, boot: NOON.boot + hour };
+        assert_eq!(skews.median_ms_at(later), Some(2_000));
+        let ahead = Clocks { wall: later.wall + hour, ..later };
+        assert_eq!(skews.median_ms_at(ahead), Some(2_000 - 3_600_000));
+        let back = Clocks { wall: later.wall - hour, ..later };
+        assert_eq!(skews.median_ms_at(back), Some(2_000 + 3_600_000));
+    }
 
     #[test]
     fn one_relay_that_lies_among_three_changes_nothing() {
         let skews = Skews::default();
-        assert_eq!(skews.median_ms(), None);
-        skews.note(1, ClockSkew::None);
-        skews.note(2, ClockSkew::Slow(Duration::from_secs(3600)));
-        skews.note(3, ClockSkew::Fast(Duration::from_secs(2)));
-        assert_eq!(skews.median_ms(), Some(0));
+        assert_eq!(skews.median_ms_at(NOON), None);
+        skews.note_at(1, ClockSkew::None, NOON);
+        skews.note_at(2, ClockSkew::Slow(Duration::from_secs(3600)), NOON);
+        skews.note_at(3, ClockSkew::Fast(Duration::from_secs(2)), NOON);
+        assert_eq!(skews.median_ms_at(NOON), Some(0));
     }
 
     #[test]
     fn one_relay_that_lies_among_two_changes_nothing() {
         for lie in [ClockSkew::Slow(Duration::from_secs(900)), ClockSkew::Fast(Duration::MAX)] {
             let skews = Skews::default();
-            skews.note(1, lie);
-            skews.note(2, ClockSkew::None);
+            skews.note_at(1, lie, NOON);
+            skews.note_at(2, ClockSkew::None, NOON);
             skews.note_silent(3);
-            assert_eq!(skews.median_ms(), Some(0));
+            assert_eq!(skews.median_ms_at(NOON), Some(0));
         }
     }
 
     #[test]
     fn a_link_that_has_closed_does_not_count() {
         let skews = Skews::default();
-        skews.note(1, ClockSkew::Fast(Duration::from_secs(600)));
-        assert_eq!(skews.median_ms(), Some(-600_000));
+        skews.note_at(1, ClockSkew::Fast(Duration::from_secs(600)), NOON);
+        assert_eq!(skews.median_ms_at(NOON), Some(-600_000));
         skews.keep_only(&[2]);
         assert!(!skews.knows(1));
         assert_eq!(skews.median_ms(), None);

@@ -34,6 +34,7 @@ use tor_rtcompat::scheduler::TaskHandle;
 use super::config::{ArtiSettings, report};
 use super::partition::Share;
 use super::skew::Skews;
+use super::state::StateFiles;
 use crate::limits;
 use crate::runtime::{self, CoreRuntime, open_links};
 
@@ -84,7 +85,7 @@ struct Managers {
     /// Links.
     chanmgr: Arc<ChanMgr<CoreRuntime>>,
     /// Where guards and vanguards are kept.
-    state: FsStateMgr,
+    state: StateFiles,
 }
 
 impl Managers {
@@ -101,9 +102,10 @@ impl Managers {
             path: state_dir.clone(),
             problem: report(&error),
         };
-        let state = FsStateMgr::from_path_and_mistrust(&state_dir, config.fs_mistrust())
-            .map_err(state_error)?;
-        if !state.try_lock().map_err(state_error)?.held() {
+        let files = FsStateMgr::from_path_and_mistrust(&state_dir, config.fs_mistrust());
+        let state = StateFiles(files.map_err(state_error)?);
+        // arti's own task takes the lock once the other process has ended.
+        if !state.try_lock().map_err(state_error)?.held() && !settings.shares_state() {
             return Err(StackError::Locked { path: state_dir });
         }
         let params = NetParameters::from_map(settings.override_net_params());

@@ -219,18 +219,18 @@ fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize, epoll: bool) -
     let mut subjects: Vec<Subject> = bench.start(&kinds(bench.level, epoll))?;
     bench.measure_idle()?;
     for suite in shared.into_iter().filter(|suite| suites.contains(suite)) {
+        if matches!(suite, Suite::Scale | Suite::Flood) {
+            // One of a kind: the model is of these, and what a flood does depends little on stacks
+            // and vanguards.
+            let (ours, all) = (Kind::rustbalance(2).name(), Kind::Classic { daemons: 2 }.name());
+            let few = [C_TORS[0], C_TORS[1], &ours, &all];
+            subjects.retain(|one| bench.level == Level::Smoke || few.contains(&&*one.name));
+        }
         match suite {
             Suite::Bytes => bytes::run(bench, &subjects, rounds)?,
             Suite::Rendezvous => rendezvous::run(bench, &subjects, rounds)?,
             Suite::Scale => scale::run(bench, &subjects, rounds)?,
-            Suite::Flood => {
-                // One of a kind: what a flood does depends little on stacks and vanguards.
-                let (ours, all) =
-                    (Kind::rustbalance(2).name(), Kind::Classic { daemons: 2 }.name());
-                let few = [C_TORS[0], C_TORS[1], &ours, &all];
-                subjects.retain(|one| bench.level == Level::Smoke || few.contains(&&*one.name));
-                flood::run(bench, &subjects)?;
-            }
+            Suite::Flood => flood::run(bench, &subjects)?,
             Suite::Start | Suite::Memory | Suite::Clients => {}
         }
     }

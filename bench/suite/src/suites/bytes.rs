@@ -41,7 +41,7 @@ pub fn steps(level: crate::bench::Level) -> usize {
 /// # Errors
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
-    let megabytes = bench.level.pick(1, 16, 24);
+    let megabytes = bench.level.pick(1, 12, 16);
     let idle = bench.idle;
     for (down, streams) in cases(bench) {
         let bytes = megabytes * 1_000_000 / streams;

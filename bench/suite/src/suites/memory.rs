@@ -16,7 +16,7 @@ pub const NAME: &str = "memory";
 
 /// How many instances, or daemons.
 pub fn counts(level: Level) -> &'static [usize] {
-    level.pick(&[1], &[1, 2, 4], &[1, 2, 4, 8, 16])
+    level.pick(&[1], &[1, 2], &[1, 2, 4, 8, 16])
 }
 
 /// Rounds: each starts every process anew and takes minutes, and what is measured is memory, which

@@ -36,7 +36,7 @@ pub fn steps(level: Level) -> usize {
 /// When results cannot be written.
 pub fn run(bench: &mut Bench, subjects: &[Subject], rounds: usize) -> Result<()> {
     let idle = bench.idle;
-    let clients = bench.level.pick(4, 20, 100);
+    let clients = bench.level.pick(4, 20, 60);
     bench.interleave(NAME, SATURATED, rounds, subjects, |site, subject| {
         // Both clients have the descriptor already: what is measured is the rendezvous.
         site.warm_up(&subject.onion, site.clients.len())?;

@@ -166,18 +166,18 @@ fn two_against_one(samples: &[Sample], level: Level) -> String {
 
 /// The measured costs that the model is made of.
 fn costs(model: &Model) -> String {
-    let optional = |value: Option<f64>, digits: usize| {
-        value.map_or("not measured".to_owned(), |value| format!("{value:.digits$}"))
+    let optional = |value: Option<f64>, digits: usize, unit: &str| {
+        value.map_or("not measured".to_owned(), |value| format!("{value:.digits$} {unit}"))
     };
     format!(
-        "\nThe model's costs, measured in this run: a payload byte {:.1} ns, of these {} ns on the \
-         core of the link; a new client {:.2} ms; an introduction with its rendezvous {} ms; one \
-         more instance {} ms a second while nobody asks.\n",
+        "\nThe model's costs, measured in this run: a payload byte {:.1} ns (the link's part of \
+         it, on the core that carries the link: {}); a new client {:.2} ms; an introduction with \
+         its rendezvous: {}; one more instance while nobody asks: {}.\n",
         model.byte_ns,
-        optional(model.link_ns, 1),
+        optional(model.link_ns, 1, "ns"),
         model.client_ms,
-        optional(model.introduction_ms, 2),
-        optional(model.instance_ms, 2),
+        optional(model.introduction_ms, 2, "ms"),
+        optional(model.instance_ms, 2, "ms a second"),
     )
 }
 

@@ -1,0 +1,141 @@
+//! Taking over from a running process, and handing over to one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::control_core::Shared;
+use super::running::{Order, Progress};
+use super::state_dir::StateDir;
+use crate::admin::StatusSource;
+use crate::admin::status::ProcessStatus;
+use crate::admin::succession::Succession;
+pub(super) use crate::admin::succession::{Heir, Predecessor};
+use crate::limits;
+
+/// What the admin socket asks: status, and the hand-over to a new process.
+pub(super) struct Desk {
+    /// What status is made of.
+    shared: Arc<Shared>,
+    /// Tells the threads to leave.
+    order: watch::Sender<Order>,
+    /// What the new process takes.
+    state_dir: Arc<StateDir>,
+    /// Whether a new process is at it.
+    busy: AtomicBool,
+}
+
+impl Desk {
+    /// Nobody has asked yet.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        order: &watch::Sender<Order>,
+        state_dir: &Arc<StateDir>,
+    ) -> Arc<Desk> {
+        Arc::new(Desk {
+            shared: Arc::clone(shared),
+            order: order.clone(),
+            state_dir: Arc::clone(state_dir),
+            busy: AtomicBool::new(false),
+        })
+    }
+
+    /// Say whether another process publishes in our place.
+    fn set_handed_over(&self, handed_over: bool) {
+        for one in &self.shared.services {
+            one.service.set_handed_over(handed_over);
+        }
+    }
+}
+
+impl StatusSource for Desk {
+    fn status(&self) -> ProcessStatus {
+        self.shared.status()
+    }
+
+    fn succession(&self) -> Option<&dyn Succession> {
+        Some(self)
+    }
+}
+
+impl Succession for Desk {
+    fn offer(&self) -> Result<PathBuf, String> {
+        if *self.order.borrow() != Order::Serve {
+            return Err("it is ending already".to_owned());
+        }
+        if self.busy.swap(true, Ordering::Relaxed) {
+            return Err("another process is taking over already".to_owned());
+        }
+        tracing::info!("a new process starts, to take over");
+        Ok(self.state_dir.path().to_owned())
+    }
+
+    fn yield_state(&self) -> Result<(), String> {
+        self.state_dir.give_up().map_err(|error| error.to_string())?;
+        self.set_handed_over(true);
+        Ok(())
+    }
+
+    fn leave(&self) {
+        tracing::info!("the new process has published: this one ends soon");
+        self.order.send_modify(|order| *order = (*order).max(Order::HandedOver));
+    }
+
+    fn go_on(&self) -> Result<(), String> {
+        // Held by this process, unless it was given up.
+        self.state_dir.lock().map_err(|error| error.to_string())?;
+        self.set_handed_over(false);
+        self.busy.store(false, Ordering::Relaxed);
+        tracing::warn!("the new process did not take over: this one goes on");
+        Ok(())
+    }
+}
+
+/// Wait until every instance has an introduction point, or long enough; then have the old process
+/// let go, and take the state directory.
+///
+/// # Errors
+/// When the old process still holds it.
+pub(super) async fn take_over(
+    predecessor: Predecessor,
+    shared: &Shared,
+    state_dir: &StateDir,
+) -> Result<Heir, String> {
+    let everywhere = async {
+        while !shared.services.iter().all(|one| one.service.has_points_everywhere()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let longest = Duration::from_secs(limits::HANDOVER_POINTS_SECONDS_MAX);
+    if tokio::time::timeout(longest, everywhere).await.is_err() {
+        tracing::warn!(
+            "not every instance has an introduction point yet; taking over all the same"
+        );
+    }
+    let mut heir = predecessor.wake().map_err(|error| format!("cannot take over: {error}"))?;
+    if let Err(error) = heir.take().await {
+        // If it has died, the directory is free, and everything is ours.
+        tracing::warn!("the process that runs lets go of nothing: {error}");
+    }
+    state_dir.lock_soon().await.map_err(|error| format!("cannot take over: {error}"))?;
+    Ok(heir)
+}
+
+/// Tell the old process to go once our descriptors are published. Comes back only with an error.
+pub(super) async fn settle(mut heir: Heir, mut progress: watch::Receiver<Progress>) -> String {
+    let longest = Duration::from_secs(limits::HANDOVER_PUBLISH_SECONDS_MAX);
+    let ready = progress.wait_for(|progress| progress.ready);
+    if tokio::time::timeout(longest, ready).await.is_err() {
+        let seconds = longest.as_secs();
+        return format!("nothing was published within {seconds} s: the old process goes on");
+    }
+    match heir.published().await {
+        Ok(()) => tracing::info!("took over: the old process ends soon"),
+        // It has ended already.
+        Err(error) => tracing::warn!("the old process is gone: {error}"),
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,72 @@
+//! What a service does when its machine fails it: no descriptors left, a process that stood still.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use rustbalance_lab::{Client, wait_until};
+
+use crate::serve::echo;
+use crate::service::{Service, Spec};
+
+/// Set the limit of open files of a process, as prlimit(1) does.
+fn limit_descriptors(pid: u32, soft: usize) {
+    let done = Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={soft}:")])
+        .status()
+        .expect("util-linux is installed");
+    assert!(done.success());
+}
+
+/// Descriptors that a process has open.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+/// Whether a client gets a stream that goes through.
+fn reaches(client: &Client, onion: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let answered = || -> std::io::Result<bool> {
+        let user = rustbalance_lab::client::fresh_user();
+        let stream = client.stream(onion, 80, &user);
+        let mut stream = stream.map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+        stream.write_all(b"hello")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"hello")
+    };
+    answered().unwrap_or(false)
+}
+
+#[test]
+fn a_process_without_descriptors_lives_on_and_serves_again() {
+    let (lab, client) = crate::lab();
+    let spec = Spec { backends: vec![echo()], ..Spec::default() };
+    let mut service = Service::start(lab, &spec);
+    assert!(reaches(client, &service.onion), "{}", service.log());
+    let before = soft_limit(service.pid());
+    // Whatever is open stays open, and nothing can be opened.
+    limit_descriptors(service.pid(), 3);
+    for _ in 0..3 {
+        assert!(!reaches(client, &service.onion), "no backend can be connected to");
+    }
+    limit_descriptors(service.pid(), before);
+    wait_until("it serves again", 60, || reaches(client, &service.onion).then_some(()))
+        .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    wait_until("it is ready", 60, || {
+        (service.try_status()?["services"][0]["state"] == "ready").then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    // What failed left nothing open.
+    let open = descriptors(service.pid());
+    assert!(open < 200, "{open} descriptors are open");
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait(60).success(), "{}", service.log());
+}
+
+/// The soft limit of open files of a process.
+fn soft_limit(pid: u32) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().nth(3));
+    soft.and_then(|soft| soft.parse().ok()).expect("the limit is a number")
+}
