@@ -15,6 +15,7 @@ mod data_core;
 #[cfg(feature = "fault-injection")]
 mod fault;
 pub mod launch;
+mod memory;
 pub mod options;
 mod running;
 mod start;

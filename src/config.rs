@@ -11,6 +11,7 @@
 pub mod address;
 pub mod checked;
 pub mod explain;
+pub mod memory;
 pub mod place;
 pub mod problem;
 mod raw;

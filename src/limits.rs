@@ -55,6 +55,12 @@ pub const DRAIN_SECONDS_DEFAULT: u64 = 30;
 /// Longest drain that can be configured.
 pub const DRAIN_SECONDS_MAX: u64 = 3600;
 
+/// Part of the machine's or the cgroup's memory that the process may hold, unless configured.
+pub const MEMORY_PERCENT_DEFAULT: u8 = 75;
+
+/// Smallest budget that can be configured: an instance holds more than this without a client.
+pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
+
 /// Bytes in the path of a unix socket: `sun_path` has 108 with the final NUL (unix(7)).
 pub const UNIX_SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -202,6 +208,21 @@ pub const INTRO_POINTS_DEFAULT: u8 = 16;
 pub const INTRODUCTIONS_PER_POINT_MIN: u32 = 16_384;
 /// See [`INTRODUCTIONS_PER_POINT_MIN`].
 pub const INTRODUCTIONS_PER_POINT_MAX: u32 = 32_768;
+
+/// Of the memory budget, one of so many parts is for what waits in the queues of circuits.
+pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
+
+/// How often the control core looks at how much memory the process holds.
+pub const MEMORY_LOOK_MS: u64 = 1000;
+
+/// From this part of the budget on new clients are refused.
+pub const MEMORY_REFUSE_PERCENT: u64 = 90;
+
+/// Below this part new clients are served again.
+pub const MEMORY_ACCEPT_AGAIN_PERCENT: u64 = 85;
+
+/// With the budget reached, one of so many open circuits is closed each look.
+pub const MEMORY_CLOSE_ONE_OF: usize = 16;
 
 /// INTRODUCE2 that one introduction point remembers: it takes as many again while it lingers, and
 /// closes when the memory is full, since it could not tell a replay any more. 2 MB with the table.

@@ -23,6 +23,7 @@ pub mod hsdir;
 pub mod instance;
 pub mod intro;
 pub mod introduction;
+mod open;
 pub mod period;
 pub mod points;
 pub mod publisher;

@@ -15,11 +15,13 @@
 //! outside of this folder knows which driver is below.
 
 mod blocking;
+mod cgroup;
 pub mod core;
 pub mod driver;
 pub mod executor;
 pub mod link_stream;
 pub mod mailbox;
+pub mod memory;
 pub mod net;
 mod park;
 pub mod pinning;

@@ -14,6 +14,8 @@ mod embed;
 mod faults;
 #[path = "end_to_end/machine.rs"]
 mod machine;
+#[path = "end_to_end/secrets.rs"]
+mod secrets;
 #[path = "end_to_end/serve.rs"]
 mod serve;
 #[path = "end_to_end/service.rs"]

@@ -21,10 +21,28 @@ pub struct ProcessStatus {
     pub io: String,
     /// How far our clock is off in milliseconds, positive when it is behind.
     pub clock_skew_ms: Option<i64>,
+    /// The process's memory.
+    #[serde(default)]
+    pub memory: MemoryStatus,
     /// Links to relays.
     pub links: Vec<LinkStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+}
+
+/// The process's memory and what its budget has led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryStatus {
+    /// Bytes that it may hold (`memory_max`).
+    pub max_bytes: Option<u64>,
+    /// Bytes that it holds.
+    pub held_bytes: Option<u64>,
+    /// Whether new clients are refused for want of memory.
+    pub refusing: bool,
+    /// Clients that were refused for want of memory.
+    pub refused_total: u64,
+    /// Circuits that were closed to get memory back.
+    pub circuits_closed_total: u64,
 }
 
 /// One service.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::client::{self, AskError};
 use super::status::{
-    DescriptorStatus, InstanceState, InstanceStatus, ProcessStatus, ServiceStatus,
+    DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
 use super::{AdminError, Place, StatusSource, serve};
 use crate::limits;
@@ -89,6 +89,7 @@ fn sample() -> ProcessStatus {
         turbo: true,
         io: "epoll".to_owned(),
         clock_skew_ms: None,
+        memory: MemoryStatus { max_bytes: Some(1 << 30), ..MemoryStatus::default() },
         links: vec![link],
         services: vec![service],
     }

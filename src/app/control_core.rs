@@ -17,6 +17,7 @@ use super::options::Options;
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
 use super::succession::{Heir, Predecessor, settle, take_over};
+use crate::base::overload::Overload;
 use crate::limits;
 use crate::onion::revision::Revisions;
 use crate::onion::status::{PublisherStatus, ServiceState};
@@ -62,6 +63,10 @@ pub(super) struct Shared {
     pub(super) io: Io,
     /// How long a data core looks around before it sleeps.
     pub(super) spin: Duration,
+    /// Bytes of memory that the process may hold, where that is bounded.
+    pub(super) memory_max: Option<u64>,
+    /// Whether memory is short.
+    pub(super) overload: Arc<Overload>,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
 }
@@ -75,6 +80,7 @@ impl Shared {
         (io, spin): (Io, Duration),
         stacks: u16,
         order: watch::Receiver<Order>,
+        (memory_max, overload): (Option<u64>, Arc<Overload>),
     ) -> Arc<Shared> {
         Arc::new(Shared {
             group,
@@ -86,6 +92,8 @@ impl Shared {
             order,
             io,
             spin,
+            memory_max,
+            overload,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
     }
@@ -194,6 +202,7 @@ impl ControlCore {
         let ended = tokio::select! {
             ended = publish => ended,
             () = watch => Ok(()),
+            () = self.shared.watch_memory(self.shared.memory_max) => Ok(()),
             error = &mut admin => Err(error),
             () = drained => Ok(()),
         };

@@ -13,10 +13,11 @@ use super::start::start_after;
 use super::state_dir::StateDir;
 use super::succession::Predecessor;
 use crate::config::{Config, Instances, Service};
+use crate::limits;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 use crate::plane::handler::Handlers;
-use crate::runtime::{IoChoice, driver, pinning};
+use crate::runtime::{IoChoice, driver, memory, pinning};
 use crate::tor::ArtiSettings;
 use crate::vault::{KeyError, MasterKey};
 
@@ -110,6 +111,11 @@ impl Launch {
         let io = driver::choose(io).map_err(|error| {
             LaunchError::Config(vec![format!("--io uring: {error}; write auto or epoll")])
         })?;
+        let memory_max = config.memory_max.bytes(memory::available_bytes());
+        let arti = match memory_max {
+            Some(max) => arti.bounded(max / limits::MEMORY_QUEUES_ONE_OF),
+            None => arti,
+        };
         let predecessor = find_predecessor(&config, take_over, &mut tell)?;
         let (state_dir, arti) = match &predecessor {
             Some(_) => (StateDir::beside(&config.state_dir), arti.sharing_state()),
@@ -128,6 +134,7 @@ impl Launch {
             plan,
             arti,
             drain: config.drain,
+            memory_max,
         };
         start_after(predecessor, state_dir, options)
             .map_err(|error| LaunchError::Failed(error.to_string()))

@@ -37,6 +37,8 @@ pub struct Options {
     pub plan: Plan,
     /// Tor stacks, at most one an instance: 1 shares everything.
     pub stacks: u16,
+    /// Bytes of memory that the process may hold; `None` for as many as there are.
+    pub memory_max: Option<u64>,
     /// arti's configuration.
     pub arti: ArtiSettings,
     /// Where the admin socket is; `None` for none.

@@ -10,6 +10,7 @@ use super::options::Options;
 use super::running::{Order, Progress, Running};
 use super::state_dir::{StateDir, StateDirError};
 use super::succession::Predecessor;
+use crate::base::overload::Overload;
 use crate::onion::Service;
 use crate::onion::revision::{RevisionError, Revisions};
 use crate::onion::status::PublisherStatus;
@@ -55,13 +56,14 @@ pub(super) fn start_after(
     let (cpu, drain) = ControlCore::settings(&options);
     let mut shared_services = Vec::new();
     let mut own = Vec::new();
+    let overload = Arc::new(Overload::default());
     for service in options.services {
         let file = format!("revisions-{}.json", service.settings.name);
         own.push((Arc::new(service.master), Revisions::load(&state_dir.path().join(file))?));
         let onion = own.last().map(|(master, _)| master.onion_address().to_string());
         let (publisher_writer, publisher) = watch::channel(PublisherStatus::default());
         shared_services.push(ServiceShared {
-            service: Service::new(service.settings, instances),
+            service: Service::new(service.settings, instances, Arc::clone(&overload)),
             plane: Plane::with_handlers(service.ports, options.handlers.clone()),
             onion: onion.unwrap_or_default(),
             publisher,
@@ -73,9 +75,16 @@ pub(super) fn start_after(
     let (order, order_reader) = watch::channel(Order::Serve);
     let group = CoreGroup::new();
     group.set_stacks(stacks);
-    let driver = (options.io, options.spin);
-    let shared =
-        Shared::new(group, shared_services, instances, driver, stacks, order_reader.clone());
+    let (driver, memory) = ((options.io, options.spin), (options.memory_max, overload));
+    let shared = Shared::new(
+        group,
+        shared_services,
+        instances,
+        driver,
+        stacks,
+        order_reader.clone(),
+        memory,
+    );
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use super::control_core::{ServiceShared, Shared};
 use super::running::Order;
 use crate::admin::status::{
-    DescriptorStatus, InstanceState, InstanceStatus, ProcessStatus, ServiceStatus,
+    DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
 use crate::onion::service::Seat;
 use crate::onion::status::ServiceState;
-use crate::runtime::CoreId;
 use crate::runtime::core::{LinkRecord, SpawnKind};
+use crate::runtime::{CoreId, memory};
 use crate::tor::status::LinkStatus;
 
 impl Shared {
@@ -23,6 +23,13 @@ impl Shared {
             turbo: self.cores > 0,
             io: self.io.to_string(),
             clock_skew_ms: skew,
+            memory: MemoryStatus {
+                max_bytes: self.memory_max,
+                held_bytes: memory::held_bytes(),
+                refusing: self.overload.is_short(),
+                refused_total: self.overload.refused_total(),
+                circuits_closed_total: self.overload.closed_total(),
+            },
             links: self.links(),
             services: self.services.iter().map(|service| self.service(service)).collect(),
         }

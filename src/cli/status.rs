@@ -98,7 +98,14 @@ fn human(status: &ProcessStatus) -> String {
         Some(skew) => format!("{skew} ms"),
         None => "not known".to_owned(),
     };
-    text.push_str(&format!("\nversion {}, io {}, clock skew {skew}\n", status.version, status.io));
+    let memory = &status.memory;
+    text.push_str(&format!(
+        "\nmemory {} of {}{}\n",
+        bytes(memory.held_bytes),
+        bytes(memory.max_bytes),
+        if memory.refusing { ", new clients are refused" } else { "" }
+    ));
+    text.push_str(&format!("version {}, io {}, clock skew {skew}\n", status.version, status.io));
     text
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::memory::MemoryMax;
 use super::problem::{ConfigError, Problem};
 use super::{address, place, raw, unsupported};
 use crate::limits::{
@@ -34,6 +35,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long open streams are served after SIGTERM.
     pub drain: Duration,
+    /// How much memory the process may hold.
+    pub memory_max: MemoryMax,
     /// At least one.
     pub services: Vec<Service>,
     /// In-process instances.
@@ -271,6 +274,7 @@ impl Config {
             file: None,
             state_dir: place::default_state_dir(),
             drain: Duration::from_secs(DRAIN_SECONDS_DEFAULT),
+            memory_max: MemoryMax::default(),
             services: vec![service],
             turbo: Turbo::default(),
             arti: toml::Table::new(),

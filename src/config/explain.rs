@@ -24,6 +24,7 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     writeln!(out, "# Defaults are filled in and paths are complete.\n")?;
     writeln!(out, "state_dir = {}", quoted_path(&config.state_dir))?;
     writeln!(out, "drain_s = {}", config.drain.as_secs())?;
+    writeln!(out, "memory_max = \"{}\"", config.memory_max)?;
     for service in &config.services {
         write_service(config, service, out)?;
     }

@@ -13,6 +13,8 @@ pub(super) struct RawConfig {
     pub state_dir: Option<At<String>>,
     /// `drain_s`
     pub drain_s: Option<At<i64>>,
+    /// `memory_max`
+    pub memory_max: Option<At<String>>,
     /// `[[service]]`
     pub services: Vec<RawService>,
     /// `[turbo]`
@@ -161,6 +163,7 @@ fn read_top<'i>(top: &TableReader<'_, 'i>, text: &str, d: &mut Document<'i>) -> 
     RawConfig {
         state_dir: top.text("state_dir", d),
         drain_s: top.integer("drain_s", d),
+        memory_max: top.text("memory_max", d),
         services: services.iter().map(|table| read_service(table, d)).collect(),
         turbo: top.table("turbo", &schema::TURBO, d).map(|t| read_turbo(&t, d)).unwrap_or_default(),
         ctor: top.table("ctor", &schema::CTOR, d).map(|t| read_ctor(&t, d)).unwrap_or_default(),

@@ -12,7 +12,18 @@ pub(super) struct Table {
 /// The top of the file.
 pub(super) const TOP: Table = Table {
     heading: "",
-    keys: &["state_dir", "drain_s", "service", "turbo", "ctor", "listen", "arti", "admin", "log"],
+    keys: &[
+        "state_dir",
+        "drain_s",
+        "memory_max",
+        "service",
+        "turbo",
+        "ctor",
+        "listen",
+        "arti",
+        "admin",
+        "log",
+    ],
 };
 
 /// A service.

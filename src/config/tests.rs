@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::memory::MemoryMax;
 use super::schema::{TABLES, TOP};
 use super::{Config, ConfigError, Instances, Overrides, Problem, Stacks, explain};
 use crate::plane::config::{BackendAddress, PortTarget};
@@ -67,6 +68,7 @@ fn everything_that_can_be_written_arrives() {
         r#"
 state_dir = "state"
 drain_s = 0
+memory_max = "2 GiB"
 [[service]]
 name = "shop"
 key = "keys/shop.key"
@@ -98,6 +100,7 @@ mode = "lite"
     );
     assert_eq!(config.state_dir, Path::new("/etc/rustbalance/state"));
     assert_eq!(config.drain, Duration::ZERO);
+    assert_eq!(config.memory_max, MemoryMax::Bytes(2 << 30));
     let service = &config.services[0];
     assert_eq!(config.key_file(service), Path::new("/etc/rustbalance/keys/shop.key"));
     let dos = service.intro_dos.expect("a rate is set");
@@ -161,6 +164,7 @@ fn a_wrong_value_says_what_to_write() {
             "drain_s",
             "3601 is out of range; write a number from 0 to 3600",
         ),
+        (top("memory_max = \"1 kB\""), 1, "memory_max", "at least 32 MiB"),
         (top("drain_s = 1.5"), 1, "drain_s", "type float; write a whole number"),
         (top("state_dir = \"\""), 1, "state_dir", "the path is empty"),
         (top("arti = 1"), 1, "arti", "heading [arti]"),
@@ -375,6 +379,7 @@ fn explain_prints_toml_that_means_the_same() {
     let all = r#"
 state_dir = "state"
 drain_s = 7
+memory_max = "500 MB"
 [[service]]
 name = "a"
 key = 'q"uote.key'

@@ -41,6 +41,9 @@ pub(super) enum IntroductionError {
     /// No directory.
     #[error("no usable directory")]
     NoDirectory,
+    /// Memory is short.
+    #[error("memory is short: no new client is served")]
+    NoMemory,
     /// No core can take another client.
     #[error("no core can take another client")]
     Overloaded,
@@ -62,6 +65,8 @@ pub(super) async fn run(
                 IntroductionError::Replay | IntroductionError::CookieSeen => {
                     counters.note_replay_refused();
                 }
+                // Counted where memory is.
+                IntroductionError::NoMemory => {}
                 IntroductionError::Overloaded => counters.note_queue_full(),
                 _ => counters.note_introduction_invalid(),
             }
@@ -80,6 +85,9 @@ fn accept(
 ) -> Result<(), IntroductionError> {
     use IntroductionError as E;
     let Introduction { keys, message } = introduction;
+    if service.overload.refuses() {
+        return Err(E::NoMemory);
+    }
     let body = message.encrypted_body();
     if keys.seen.contains(body) {
         return Err(E::Replay);

@@ -21,9 +21,11 @@ use tor_linkspec::RelayIds;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::config::ServiceSettings;
+use super::open::OpenCircuits;
 use super::rendezvous::RendezvousRequest;
 use super::replay::SeenCookies;
 use crate::base::counters::InstanceCounters;
+use crate::base::overload::Overload;
 use crate::limits;
 use crate::runtime::{Full, Mailbox};
 
@@ -38,6 +40,8 @@ pub struct Seat {
     points: Mutex<Arc<Vec<IntroPointDesc>>>,
     /// Whether the instance runs: a core that died gets no work.
     alive: AtomicBool,
+    /// Client circuits that are open.
+    pub(super) circuits: OpenCircuits,
 }
 
 /// What the cores of one service share.
@@ -57,6 +61,8 @@ pub struct Service {
     points_changed: Notify,
     /// Set while another process is taking over: it publishes, and this one does not.
     handed_over: AtomicBool,
+    /// Whether memory is short, for every service of the process.
+    pub(super) overload: Arc<Overload>,
 }
 
 /// A place where a rendezvous can go: why there was none.
@@ -103,13 +109,18 @@ impl Seat {
 }
 
 impl Service {
-    /// A service with `instances` seats.
-    pub fn new(settings: ServiceSettings, instances: usize) -> Arc<Service> {
+    /// A service with `instances` seats, which serves no new client while `overload` says so.
+    pub fn new(
+        settings: ServiceSettings,
+        instances: usize,
+        overload: Arc<Overload>,
+    ) -> Arc<Service> {
         let seat = || Seat {
             counters: Arc::new(InstanceCounters::default()),
             rendezvous: Mailbox::new(limits::RENDEZVOUS_WAITING_MAX),
             points: Mutex::default(),
             alive: AtomicBool::new(false),
+            circuits: OpenCircuits::default(),
         };
         Arc::new(Service {
             settings,
@@ -119,6 +130,7 @@ impl Service {
             relays_in_use: Mutex::default(),
             points_changed: Notify::new(),
             handed_over: AtomicBool::new(false),
+            overload,
         })
     }
 
@@ -216,6 +228,21 @@ impl Service {
     /// Whether another process publishes in our place.
     pub fn is_handed_over(&self) -> bool {
         self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Client circuits that are open on every core.
+    pub fn open_circuits(&self) -> usize {
+        self.seats.iter().map(|seat| seat.circuits.len()).sum()
+    }
+
+    /// Close the largest client circuits, [`limits::MEMORY_CLOSE_ONE_OF`] on each core; how many.
+    pub fn close_largest_circuits(&self) -> u64 {
+        let close = |seat: &Arc<Seat>| {
+            let count = seat.circuits.len().div_ceil(limits::MEMORY_CLOSE_ONE_OF);
+            seat.circuits.close_largest(count);
+            count as u64
+        };
+        self.seats.iter().map(close).sum()
     }
 
     /// Whether every instance has an introduction point.

@@ -50,6 +50,8 @@ pub(super) struct Session {
     /// Streams that may be served at once. The circuit's own count goes down when a client ends a
     /// stream, which may be long before its backend has answered.
     served: Arc<Semaphore>,
+    /// How many that are.
+    streams_max: usize,
 }
 
 /// Refuses streams over the limit, inside the circuit's reactor.
@@ -90,7 +92,8 @@ impl Session {
             .await?
             .boxed();
         let served = Arc::new(Semaphore::new(streams_max as usize));
-        Ok(Session { tunnel: Arc::new(tunnel), begun, served })
+        let streams_max = streams_max as usize;
+        Ok(Session { tunnel: Arc::new(tunnel), begun, served, streams_max })
     }
 
     /// The circuit.
@@ -112,12 +115,15 @@ impl Session {
         let circuit = CircuitId { instance: u16::try_from(instance).unwrap_or(u16::MAX), serial };
         let idle = Duration::from_secs(limits::RENDEZVOUS_IDLE_SECONDS);
         let first = Duration::from_secs(limits::RENDEZVOUS_FIRST_STREAM_SECONDS);
+        let place = seat.circuits.enter(serial, Arc::clone(&self.served), self.streams_max);
         let mut young = Some(young);
         let mut closed = std::pin::pin!(self.tunnel.wait_for_close());
         loop {
             let patience = if young.is_some() { first } else { idle };
             let next = tokio::select! {
                 () = &mut closed => return,
+                // Memory is short: the streams end with the circuit.
+                () = place.circuit.close_wanted() => return self.tunnel.terminate(),
                 next = runtime::timeout(patience, self.begun.next()) => next,
             };
             match next {

@@ -4,9 +4,10 @@
 //! and the CPU time that its cgroup grants (`cpu.max`). From four CPUs up the control core has one
 //! of its own; below that it shares the first data core's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
+use super::cgroup;
 use crate::limits;
 
 /// Which CPU each thread is pinned to.
@@ -39,8 +40,7 @@ pub fn available_cores() -> Vec<usize> {
 /// How many CPUs' worth of time the cgroup of this process, or one above it, grants; `None` where
 /// none is set (`cpu.max` of cgroup v2, `cpu.cfs_quota_us` of v1).
 pub fn quota_cpus() -> Option<f64> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    quota_below(Path::new("/sys/fs/cgroup"), &own)
+    quota_below(Path::new(cgroup::MOUNT), &cgroup::own())
 }
 
 /// Decide which CPU runs what. `instances` of `None` means one for each data core, and no more than
@@ -129,31 +129,9 @@ pub fn pin_current_thread(cpu: usize) -> Result<(), PinError> {
     }
 }
 
-/// The smallest quota of the cgroups that `own` (`/proc/self/cgroup`) names, and of those above
-/// them, where cgroups are mounted below `root`.
+/// The smallest quota on the way to the root, see [`cgroup::smallest`].
 fn quota_below(root: &Path, own: &str) -> Option<f64> {
-    let mut smallest: Option<f64> = None;
-    for line in own.lines() {
-        // "hierarchy:controllers:path", see cgroups(7)
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let mounts: Vec<PathBuf> = match controllers {
-            "" => vec![root.to_owned(), root.join("unified")],
-            _ if controllers.split(',').any(|one| one == "cpu") => {
-                vec![root.join("cpu"), root.join(controllers)]
-            }
-            _ => continue,
-        };
-        for mount in mounts {
-            // A container sees the path from outside, of which only the top is mounted in it.
-            for group in Path::new(path.trim_start_matches('/')).ancestors() {
-                if let Some(cpus) = quota_of(&mount.join(group)) {
-                    smallest = Some(smallest.map_or(cpus, |other| other.min(cpus)));
-                }
-            }
-        }
-    }
-    smallest
+    cgroup::smallest(root, own, "cpu", quota_of)
 }
 
 /// The quota of one cgroup, in CPUs.

@@ -46,6 +46,8 @@ pub struct ArtiSettings {
     reachable: Vec<AddrPortPattern>,
     /// How much the queues of circuits and streams may hold (`system.memory`).
     memory: tor_memquota::Config,
+    /// Whether the user said so.
+    memory_is_set: bool,
     /// Whether another process may hold arti's state.
     shares_state: bool,
 }
@@ -99,6 +101,19 @@ impl ArtiSettings {
     /// How much the queues of circuits and streams may hold.
     pub(super) fn memory(&self) -> &tor_memquota::Config {
         &self.memory
+    }
+
+    /// The same with at most so many bytes in the queues of circuits, unless the user said how
+    /// many.
+    #[must_use]
+    pub fn bounded(mut self, bytes: u64) -> ArtiSettings {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX - 1);
+        if !self.memory_is_set
+            && let Ok(memory) = tor_memquota::ConfigBuilder::default().max(bytes).build()
+        {
+            self.memory = memory;
+        }
+        self
     }
 
     /// The configuration in the form that arti's managers take.
@@ -186,21 +201,24 @@ fn resolve(table: &toml::Table) -> Result<ArtiSettings, Vec<ArtiSettingsError>> 
     }
     let config = resolved.value;
     let reachable = reachable_addresses(table);
-    let memory = queue_memory(table).map_err(refused)?;
+    let (memory, memory_is_set) = queue_memory(table).map_err(refused)?;
     let directory = config.dir_mgr_config().map_err(|error| refused(report(&error)))?;
     let override_net_params = directory.override_net_params;
-    Ok(ArtiSettings { config, override_net_params, reachable, memory, shares_state: false })
+    let shares_state = false;
+    Ok(ArtiSettings { config, override_net_params, reachable, memory, memory_is_set, shares_state })
 }
 
-/// What the user wrote as `system.memory`, which arti has checked and hides; by default what C tor
-/// takes as `MaxMemInQueues` for this machine.
-fn queue_memory(table: &toml::Table) -> Result<tor_memquota::Config, String> {
+/// What the user wrote as `system.memory`, which arti has checked and hides, and whether it was
+/// written; by default what C tor takes as `MaxMemInQueues` for this machine.
+fn queue_memory(table: &toml::Table) -> Result<(tor_memquota::Config, bool), String> {
     let system = table.get("system").and_then(toml::Value::as_table);
-    let builder = match system.and_then(|system| system.get("memory")) {
+    let written = system.and_then(|system| system.get("memory"));
+    let builder = match written {
         Some(memory) => memory.clone().try_into().map_err(|error| error.to_string())?,
         None => tor_memquota::ConfigBuilder::default(),
     };
-    builder.build().map_err(|error| report(&error))
+    let memory = builder.build().map_err(|error| report(&error))?;
+    Ok((memory, written.is_some()))
 }
 
 /// What the user wrote as `path_rules.reachable_addrs`: arti has checked it and hides it.
@@ -280,6 +298,9 @@ mod tests {
         let unlimited = tor_memquota::ConfigBuilder::default().max(usize::MAX).build();
         assert_ne!(*free.memory(), unlimited.expect("it is off"));
         check("[system.memory]\nmax = \"some\"").expect_err("no amount");
+        let kept = bound.clone().bounded(100_000_000);
+        assert_eq!(kept.memory(), bound.memory(), "what the user wrote holds");
+        assert_ne!(free.clone().bounded(100_000_000).memory(), free.memory());
     }
 
     #[test]

@@ -70,3 +70,38 @@ fn soft_limit(pid: u32) -> usize {
     let soft = line.and_then(|line| line.split_whitespace().nth(3));
     soft.and_then(|soft| soft.parse().ok()).expect("the limit is a number")
 }
+
+#[test]
+fn near_the_memory_budget_new_clients_are_refused_and_the_largest_circuits_close() {
+    use std::io::{Read as _, Write as _};
+    let (lab, client) = crate::lab();
+    let spec = Spec { backends: vec![echo()], ..Spec::default() };
+    let memory = |service: &Service| service.status()["memory"].clone();
+    let held = {
+        let service = Service::start(lab, &spec);
+        assert!(reaches(client, &service.onion), "{}", service.log());
+        memory(&service)["held_bytes"].as_u64().expect("Linux tells")
+    };
+    // Room for a few dozen clients.
+    let top_lines = format!("memory_max = \"{} B\"", held + 6_000_000);
+    let service = Service::start(lab, &Spec { top_lines, ..spec });
+    let mut open = Vec::new();
+    wait_until("circuits are closed for want of memory", 240, || {
+        let user = rustbalance_lab::client::fresh_user();
+        let impatient = client.clone().with_timeout(std::time::Duration::from_secs(10));
+        open.extend(impatient.stream(&service.onion, 80, &user).ok());
+        (memory(&service)["circuits_closed_total"].as_u64() > Some(0)).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", memory(&service), service.log()));
+    let opened = open.len();
+    let survived = open.iter_mut().filter_map(|stream| {
+        stream.write_all(b"hello").ok()?;
+        stream.read_exact(&mut [0; 5]).ok()
+    });
+    let survived = survived.count();
+    assert!((1..opened).contains(&survived), "{survived} of {opened} are open");
+    drop(open);
+    wait_until("new clients are served", 60, || reaches(client, &service.onion).then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {}\n{}", memory(&service), service.log()));
+    assert_eq!(memory(&service)["refusing"], false, "{}", memory(&service));
+}

@@ -67,9 +67,7 @@ impl Service {
 
     /// Start one on the files of an earlier one.
     pub fn start_in(lab: &Lab, spec: &Spec, dir: tempfile::TempDir) -> Service {
-        let mut service = Service::launch(lab, spec, dir, &[]);
-        service.wait_until_ready();
-        service
+        Service::start_in_with_environment(lab, spec, dir, &[])
     }
 
     /// Start one whose clock is off, in faketime(1)'s words (`+10m`); it may never be ready.
@@ -90,6 +88,16 @@ impl Service {
     /// Start one with more in its environment, and wait until it is ready.
     pub fn start_with_environment(lab: &Lab, spec: &Spec, environment: &[(&str, &str)]) -> Service {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        Service::start_in_with_environment(lab, spec, dir, environment)
+    }
+
+    /// Start one in a directory, with more in its environment, and wait until it is ready.
+    pub fn start_in_with_environment(
+        lab: &Lab,
+        spec: &Spec,
+        dir: tempfile::TempDir,
+        environment: &[(&str, &str)],
+    ) -> Service {
         let mut service = Service::launch(lab, spec, dir, environment);
         service.wait_until_ready();
         service

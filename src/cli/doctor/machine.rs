@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Finding, Grade, finding};
-use crate::runtime::pinning;
+use crate::limits;
 use crate::runtime::ring::{self, ProbeError};
+use crate::runtime::{memory, pinning};
 
 /// Signs of a running NTP client. Whether the kernel believes its clock, adjtimex(2), cannot be
 /// asked without `unsafe`.
@@ -25,6 +26,9 @@ const KERNEL_TESTED: (u32, u32) = (6, 1);
 
 /// Descriptors that a busy service needs: one for each stream, and some.
 const DESCRIPTORS_WANTED: u64 = 65_536;
+
+/// Memory for a core's instance and some 2,000 clients of it, in megabytes.
+const MEGABYTES_PER_CORE_WANTED: u64 = 300;
 
 /// Bytes of locked memory that keys and rings will need.
 const LOCKED_WANTED: u64 = 1 << 20;
@@ -43,6 +47,7 @@ pub(super) fn findings() -> Vec<Finding> {
         ),
         cores(cpus),
         quota(cpus, pinning::quota_cpus()),
+        memory(memory::available_bytes(), cpus),
         numa(&read("/sys/devices/system/node/online")),
         randomness(&read("/proc/sys/kernel/random/entropy_avail")),
         core_dumps(&read("/proc/sys/kernel/core_pattern")),
@@ -198,6 +203,31 @@ fn randomness(available: &str) -> Finding {
     }
 }
 
+/// Memory, which `memory_max` bounds.
+fn memory(available: Option<u64>, cpus: usize) -> Finding {
+    let Some(available) = available else {
+        let text = "cannot tell how much there is -> write memory_max as an amount";
+        return finding(Grade::Warn, "memory", text);
+    };
+    let (megabytes, percent) = (available / 1_000_000, limits::MEMORY_PERCENT_DEFAULT);
+    let share = megabytes / 100 * u64::from(percent);
+    match megabytes / cpus.max(1) as u64 {
+        0..MEGABYTES_PER_CORE_WANTED => finding(
+            Grade::Warn,
+            "memory",
+            format!(
+                "{megabytes} MB, of which a service may hold {share} ({percent} %): little for \
+                 {cpus} cores -> give it more, or lower turbo.instances"
+            ),
+        ),
+        _ => finding(
+            Grade::Ok,
+            "memory",
+            format!("{megabytes} MB, of which a service may hold {share} ({percent} %)"),
+        ),
+    }
+}
+
 /// Core dumps: `run` switches them off for itself.
 fn core_dumps(pattern: &str) -> Finding {
     let text = match pattern.starts_with('|') {
@@ -279,6 +309,12 @@ mod tests {
         assert_eq!(quota(4, None).grade, Grade::Ok);
         assert_eq!(numa("0-1").grade, Grade::Warn);
         assert_eq!([numa("0").grade, numa("").grade], [Grade::Ok; 2]);
+        let gigabyte = Some(1_000_000_000);
+        assert_eq!(
+            [memory(gigabyte, 2).grade, memory(gigabyte, 8).grade],
+            [Grade::Ok, Grade::Warn]
+        );
+        assert_eq!(memory(None, 2).grade, Grade::Warn);
     }
 
     #[test]

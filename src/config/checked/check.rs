@@ -10,13 +10,14 @@ use super::{
     ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Log, LogFormat, Service, Stacks, Turbo,
 };
 use crate::config::address;
+use crate::config::memory::MemoryMax;
 use crate::config::place;
 use crate::config::problem::Problem;
 use crate::config::raw::{RawAdmin, RawConfig, RawLog, RawTurbo};
 use crate::config::reader::{At, Scalar};
 use crate::limits::{
-    CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, SERVICES_MAX,
-    SPIN_MICROSECONDS_MAX,
+    CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, MEMORY_BYTES_MIN,
+    SERVICES_MAX, SPIN_MICROSECONDS_MAX,
 };
 
 /// What the checks of all tables share.
@@ -78,6 +79,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         None => place::default_state_dir(),
     };
     let drain = checker.number(raw.drain_s.as_ref(), 0..=DRAIN_SECONDS_MAX, DRAIN_SECONDS_DEFAULT);
+    let memory_max = check_memory(raw.memory_max.as_ref(), &mut checker);
     let services = check_services(&raw, &mut checker);
     let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
@@ -87,12 +89,28 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         file: Some(file.to_owned()),
         state_dir,
         drain: Duration::from_secs(drain),
+        memory_max,
         services: services?,
         turbo: turbo?,
         arti: raw.arti,
         admin,
         log,
         warnings,
+    })
+}
+
+/// `memory_max`
+fn check_memory(typed: Option<&At<String>>, checker: &mut Checker<'_>) -> MemoryMax {
+    let Some(typed) = typed else { return MemoryMax::default() };
+    MemoryMax::parse(&typed.value).unwrap_or_else(|| {
+        let reason = format!("\"{}\" is no amount of memory", typed.value);
+        let fix = format!(
+            "write a part of what there is, as in \"75 %\", or an amount of at least {} MiB, as in \
+             \"2 GiB\"",
+            MEMORY_BYTES_MIN >> 20
+        );
+        checker.problems.push(typed.problem(reason, fix));
+        MemoryMax::default()
     })
 }
 

@@ -167,7 +167,13 @@ fn two_against_one(samples: &[Sample], level: Level) -> String {
 /// The measured costs that the model is made of.
 fn costs(model: &Model) -> String {
     let optional = |value: Option<f64>, digits: usize, unit: &str| {
-        value.map_or("not measured".to_owned(), |value| format!("{value:.digits$} {unit}"))
+        let least = 0.5 * 10_f64.powi(-(digits as i32));
+        match value {
+            None => "not measured".to_owned(),
+            // A difference of two measurements may come out below nothing.
+            Some(value) if value < least => "too little to be measured".to_owned(),
+            Some(value) => format!("{value:.digits$} {unit}"),
+        }
     };
     format!(
         "\nThe model's costs, measured in this run: a payload byte {:.1} ns (the link's part of \
