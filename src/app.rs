@@ -4,6 +4,7 @@
 //!   start -- state_dir (lock, format)
 //!     |----- thread `control`: control_core (stack, publishers, admin socket, drain)
 //!     '----- threads `data-N`: data_core (one instance of every service, plane)
+//!   reload -- roster (services come, change and go) --> control_core, data_core
 //! ```
 //!
 //! [`Launch`] prepares a start from a configuration; [`start`] returns at once with a [`Running`].
@@ -17,6 +18,8 @@ mod fault;
 pub mod launch;
 mod memory;
 pub mod options;
+mod reload;
+mod roster;
 mod running;
 mod start;
 pub mod state_dir;
@@ -48,5 +51,6 @@ mod succession {
 
 pub use self::launch::{Launch, LaunchError, Notice};
 pub use self::options::{Options, ServiceOptions};
+pub use self::reload::{ChangeError, Changes};
 pub use self::running::{Progress, Running, UnknownService};
 pub use self::start::{StartError, start};

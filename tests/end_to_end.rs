@@ -14,6 +14,11 @@ mod embed;
 mod faults;
 #[path = "end_to_end/machine.rs"]
 mod machine;
+#[expect(dead_code, reason = "shared with the long tests, which use all of it")]
+#[path = "end_to_end/recovery.rs"]
+mod recovery;
+#[path = "end_to_end/reload.rs"]
+mod reload;
 #[path = "end_to_end/secrets.rs"]
 mod secrets;
 #[path = "end_to_end/serve.rs"]

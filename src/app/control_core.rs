@@ -4,52 +4,38 @@
 //! Runs on the thread `control`. Nothing on it can stall a data core: they share queues and
 //! atomics with it, and no lock that is held across an await.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use futures::future::join_all;
 use tokio::sync::{Notify, watch};
 
 use super::options::Options;
+use super::roster::{Common, Own, Roster, ServiceShared};
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
 use super::succession::{Heir, Predecessor, settle, take_over};
-use crate::base::overload::Overload;
 use crate::limits;
-use crate::onion::revision::Revisions;
+use crate::onion::Publisher;
 use crate::onion::status::{PublisherStatus, ServiceState};
-use crate::onion::{Publisher, Service};
-use crate::plane::Plane;
 use crate::runtime::{CoreGroup, CoreId, Driver, Io, pinning};
-use crate::tor::stack::BootstrapProgress;
+use crate::tor::stack::{BootstrapProgress, CircuitPool};
 use crate::tor::{ArtiSettings, TorStack};
-use crate::vault::MasterKey;
-
-/// One service, as all threads see it.
-pub(super) struct ServiceShared {
-    /// Points, queues, counters.
-    pub(super) service: Arc<Service>,
-    /// Ports and backends.
-    pub(super) plane: Arc<Plane>,
-    /// The address, `<56 characters>.onion`.
-    pub(super) onion: String,
-    /// What the publisher says.
-    pub(super) publisher: watch::Receiver<PublisherStatus>,
-    /// Written by the control core, which makes the publisher later than this.
-    pub(super) publisher_writer: watch::Sender<PublisherStatus>,
-}
 
 /// What all threads share.
 pub(super) struct Shared {
     /// The cores.
     pub(super) group: Arc<CoreGroup>,
     /// The services.
-    pub(super) services: Vec<ServiceShared>,
-    /// Data cores that shall run.
-    pub(super) cores: usize,
+    pub(super) roster: Roster,
+    /// What a service that comes is made with.
+    pub(super) common: Common,
+    /// Held while services change.
+    pub(super) changing: Mutex<()>,
+    /// Whether a new process takes over.
+    pub(super) succession: AtomicBool,
     /// The Tor stacks, as they come up: the first from the control core, each further one from the
     /// data core of its number.
     pub(super) stacks: Vec<watch::Sender<Option<Arc<TorStack>>>>,
@@ -65,8 +51,6 @@ pub(super) struct Shared {
     pub(super) spin: Duration,
     /// Bytes of memory that the process may hold, where that is bounded.
     pub(super) memory_max: Option<u64>,
-    /// Whether memory is short.
-    pub(super) overload: Arc<Overload>,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
 }
@@ -75,17 +59,19 @@ impl Shared {
     /// Nothing runs yet.
     pub(super) fn new(
         group: Arc<CoreGroup>,
-        services: Vec<ServiceShared>,
-        cores: usize,
+        services: Vec<Arc<ServiceShared>>,
+        common: Common,
         (io, spin): (Io, Duration),
         stacks: u16,
         order: watch::Receiver<Order>,
-        (memory_max, overload): (Option<u64>, Arc<Overload>),
+        memory_max: Option<u64>,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             group,
-            services,
-            cores,
+            roster: Roster::new(services),
+            common,
+            changing: Mutex::new(()),
+            succession: AtomicBool::new(false),
             stacks: (0..stacks).map(|_| watch::channel(None).0).collect(),
             cores_up: AtomicUsize::new(0),
             core_up: Notify::new(),
@@ -93,7 +79,6 @@ impl Shared {
             io,
             spin,
             memory_max,
-            overload,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
     }
@@ -111,7 +96,7 @@ impl Shared {
 
     /// Wait until every data core has entered the group.
     async fn cores_up(&self) {
-        while self.cores_up.load(Ordering::Acquire) < self.cores {
+        while self.cores_up.load(Ordering::Acquire) < self.common.instances {
             self.core_up.notified().await;
         }
     }
@@ -121,8 +106,6 @@ impl Shared {
 pub(super) struct ControlCore {
     /// What all threads share.
     pub(super) shared: Arc<Shared>,
-    /// Keys, counters and settings of each service, in order.
-    pub(super) services: Vec<(Arc<MasterKey>, Revisions)>,
     /// The CPU it is pinned to, if any.
     pub(super) cpu: Option<usize>,
     /// arti's configuration.
@@ -269,28 +252,10 @@ impl ControlCore {
         };
         self.shared.bootstrap.send_replace(None);
         let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
-        let took_over = heir.is_some();
-        let publishers = self.shared.services.iter().zip(&self.services).map(|(shared, own)| {
-            let (master, revisions) = own;
-            let mut revisions = revisions.clone();
-            if took_over && let Err(error) = revisions.reload() {
-                tracing::warn!("{error}");
-            }
-            let (publisher, mut status) = Publisher::new(
-                Arc::clone(&shared.service),
-                Arc::clone(&stack),
-                pool.clone(),
-                Arc::clone(master),
-                revisions,
-            );
-            let forward = async move {
-                while status.changed().await.is_ok() {
-                    let now = status.borrow_and_update().clone();
-                    shared.publisher_writer.send_replace(now);
-                }
-            };
-            futures::future::join(publisher.run(), forward).map(|_| ())
-        });
+        let attended = self
+            .shared
+            .roster
+            .for_each(|service| self.attend(service, stack.clone(), pool.clone()));
         let settled = async {
             match heir {
                 Some(heir) => settle(heir, self.progress.subscribe()).await,
@@ -298,8 +263,41 @@ impl ControlCore {
             }
         };
         tokio::select! {
-            _ = futures::future::join(join_all(publishers), apart) => Ok(()),
+            _ = futures::future::join(attended, apart) => Ok(()),
             error = settled => Err(error),
+        }
+    }
+
+    /// Publish a service until it is told to leave; then see its clients off.
+    async fn attend(&self, service: Arc<ServiceShared>, stack: Arc<TorStack>, pool: CircuitPool) {
+        let Some(own) = service.take_own() else { return };
+        let latecomers = async {
+            service.told(Order::HandedOver).await;
+            // Clients that hold an older descriptor still come to the points in it.
+            let _ = tokio::time::timeout(self.drain, service.told(Order::Drain)).await;
+        };
+        tokio::select! {
+            () = publish_one(&service, own, stack, pool) => {}
+            () = latecomers => {}
+        }
+        let replaced = service.order() == Order::HandedOver;
+        service.tell(Order::Drain);
+        let all_left = async {
+            while service.service.is_busy() || service.service.open_circuits() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        match replaced {
+            // The address is served on, so nobody's stream is cut.
+            true => all_left.await,
+            false => drop(tokio::time::timeout(self.drain, all_left).await),
+        }
+        service.service.close_circuits();
+        service.tell(Order::Stop);
+        self.shared.roster.remove(&service);
+        match replaced {
+            true => tracing::debug!(service = service.name(), "its older form has ended"),
+            false => tracing::info!(service = service.name(), "the service has ended"),
         }
     }
 
@@ -316,14 +314,19 @@ impl ControlCore {
     /// Keep `progress` true, for as long as the future is polled.
     async fn watch_progress(&self) {
         let mut bootstrap = self.shared.bootstrap.subscribe();
-        let mut publishers: Vec<_> =
-            self.shared.services.iter().map(|service| service.publisher.clone()).collect();
+        let mut roster = self.shared.roster.subscribe();
         loop {
+            roster.mark_unchanged();
+            let served = self.shared.roster.served();
+            let mut publishers: Vec<_> =
+                served.iter().map(|service| service.publisher.subscribe()).collect();
+            let onions: Vec<_> = served.iter().map(|service| service.onion.clone()).collect();
             let waiting_for = bootstrap.borrow_and_update().clone();
             let states: Vec<PublisherStatus> =
                 publishers.iter_mut().map(|one| one.borrow_and_update().clone()).collect();
             self.progress.send_if_modified(|progress| {
                 let before = progress.clone();
+                progress.onions.clone_from(&onions);
                 progress.ready |= states.iter().all(|one| one.state == ServiceState::Ready);
                 let worst = states.iter().find(|one| one.state != ServiceState::Ready);
                 progress.state = worst.map_or(ServiceState::Ready, |one| one.state);
@@ -336,6 +339,7 @@ impl ControlCore {
             let changed = publishers.iter_mut().map(|one| one.changed().boxed());
             tokio::select! {
                 _ = bootstrap.changed() => {}
+                _ = roster.changed() => {}
                 _ = futures::future::select_all(changed) => {}
             }
         }
@@ -367,7 +371,7 @@ impl ControlCore {
 
     /// See [`Self::drain_streams`].
     async fn clients_leave(&self, deadline: Instant) {
-        let busy = || self.shared.services.iter().any(|one| one.service.is_busy());
+        let busy = || self.shared.roster.all().iter().any(|one| one.service.is_busy());
         let sent = || -> u64 {
             let links = self.shared.group.links();
             links.iter().map(|link| link.bytes_out.load(Ordering::Relaxed)).sum()
@@ -383,5 +387,45 @@ impl ControlCore {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Publish one service, for as long as the future is polled: once it has points, if it comes in the
+/// place of another form, which serves on until this one has published.
+async fn publish_one(service: &ServiceShared, own: Own, stack: Arc<TorStack>, pool: CircuitPool) {
+    let Own { master, mut revisions, mut replaces } = own;
+    if !replaces.is_empty() {
+        has_points(service).await;
+        for old in &replaces {
+            old.service.set_handed_over(true);
+        }
+    }
+    // Another process, or another form, may have published since they were read.
+    if let Err(error) = revisions.reload() {
+        tracing::warn!("{error}");
+    }
+    let onion = Arc::clone(&service.service);
+    let (publisher, mut status) = Publisher::new(onion, stack, pool, Arc::new(master), revisions);
+    let forward = async {
+        while status.changed().await.is_ok() {
+            let now = status.borrow_and_update().clone();
+            if now.state == ServiceState::Ready {
+                replaces.drain(..).for_each(|old| old.tell(Order::HandedOver));
+            }
+            service.publisher.send_replace(now);
+        }
+    };
+    futures::future::join(publisher.run(), forward).await;
+}
+
+/// Wait until every instance has an introduction point, or some have and it has been long enough.
+async fn has_points(service: &ServiceShared) {
+    let longest = Instant::now() + Duration::from_secs(limits::HANDOVER_POINTS_SECONDS_MAX);
+    let enough = || match Instant::now() < longest {
+        true => service.service.has_points_everywhere(),
+        false => service.service.seats().iter().any(|seat| !seat.points().is_empty()),
+    };
+    while !enough() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures::future::join_all;
 use tokio::sync::watch;
 
 use super::control_core::Shared;
+use super::roster::ServiceShared;
 use super::running::Order;
 use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
 use crate::runtime::{CoreId, Driver, pinning};
+use crate::tor::stack::CircuitPool;
 use crate::tor::{ArtiSettings, StackError, TorStack};
 
 /// What a data core is made with.
@@ -127,7 +128,7 @@ impl DataCore {
     /// Nothing of this core serves any more.
     fn note_down(&self) {
         self.shared.group.leave(CoreId::data(self.number));
-        for service in &self.shared.services {
+        for service in self.shared.roster.all() {
             service.service.note_instance_down(usize::from(self.number));
         }
     }
@@ -161,16 +162,8 @@ impl DataCore {
     async fn run_instances(&self) -> Result<(), CoreError> {
         let stack = self.stack().await?;
         let pool = stack.circuit_pool()?;
-        let number = usize::from(self.number);
-        let instances = self.shared.services.iter().map(|service| {
-            let seat = Arc::clone(&service.service.seats()[number]);
-            let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
-            let mut order = self.order.clone();
-            let leaving = async move {
-                let _ = order.wait_for(|order| *order >= Order::Drain).await;
-            };
-            Instance::new(Arc::clone(&service.service), number, pool.clone()).run(serve, leaving)
-        });
+        let instances =
+            self.shared.roster.for_each(|service| self.run_instance(service, pool.clone()));
         let apart = async {
             if self.owns_stack() {
                 stack.keep_guards_apart().await;
@@ -181,8 +174,32 @@ impl DataCore {
         let replaced =
             slot.wait_for(|now| !now.as_ref().is_some_and(|now| Arc::ptr_eq(now, &stack)));
         tokio::select! {
-            _ = futures::future::join(join_all(instances), apart) => Ok(()),
+            _ = futures::future::join(instances, apart) => Ok(()),
             _ = replaced => Err(CoreError::StackEnded),
+        }
+    }
+
+    /// Run an instance of one service until that is told to stop.
+    async fn run_instance(&self, service: Arc<ServiceShared>, pool: CircuitPool) {
+        let number = usize::from(self.number);
+        let seat = Arc::clone(&service.service.seats()[number]);
+        let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
+        let mut order = self.order.clone();
+        // On a core that starts anew, nothing that nobody publishes gets points again.
+        let leave_at = match service.order() {
+            Order::Serve => Order::Drain,
+            _ => Order::Serve,
+        };
+        let leaving = async {
+            tokio::select! {
+                _ = order.wait_for(|order| *order >= Order::Drain) => {}
+                () = service.told(leave_at) => {}
+            }
+        };
+        let instance = Instance::new(Arc::clone(&service.service), number, pool);
+        tokio::select! {
+            () = instance.run(serve, leaving) => {}
+            () = service.told(Order::Stop) => {}
         }
     }
 

@@ -136,8 +136,10 @@ impl Launch {
             drain: config.drain,
             memory_max,
         };
-        start_after(predecessor, state_dir, options)
-            .map_err(|error| LaunchError::Failed(error.to_string()))
+        let mut running = start_after(predecessor, state_dir, options)
+            .map_err(|error| LaunchError::Failed(error.to_string()))?;
+        running.started_with = Some(Box::new(config));
+        Ok(running)
     }
 }
 
@@ -238,7 +240,7 @@ pub fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<Stri
 }
 
 /// What each service is started with; a key that is missing is made now.
-fn services(
+pub(super) fn services(
     config: &Config,
     keys: Vec<Option<MasterKey>>,
     tell: &mut impl FnMut(Notice),

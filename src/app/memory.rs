@@ -46,8 +46,8 @@ impl Shared {
 
     /// Do what has to be done with `held` of `max` bytes.
     fn bound_memory(&self, held: u64, max: u64) {
-        let overload: &Overload = &self.overload;
-        let clients = self.services.iter().any(|one| one.service.open_circuits() > 0);
+        let overload: &Overload = &self.common.overload;
+        let clients = self.roster.all().iter().any(|one| one.service.open_circuits() > 0);
         let refusing = overload.is_short();
         let verdict = judge(held, max, refusing, clients);
         overload.set_short(verdict.refuse);
@@ -65,8 +65,8 @@ impl Shared {
             _ => {}
         }
         if verdict.close {
-            let closed: u64 =
-                self.services.iter().map(|one| one.service.close_largest_circuits()).sum();
+            let services = self.roster.all();
+            let closed: u64 = services.iter().map(|one| one.service.close_largest_circuits()).sum();
             overload.note_closed(closed);
             tracing::warn!("memory_max is reached: {closed} circuits are closed");
         }

@@ -1,5 +1,6 @@
 //! A handle to a running service: what the binary and an embedding program hold.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 
 use super::control_core::Shared;
 use crate::admin::status::ProcessStatus;
+use crate::config::Config;
 use crate::plane::config::PortConfig;
 use crate::runtime;
 
@@ -56,6 +58,10 @@ pub struct Running {
     pub(super) order: watch::Sender<Order>,
     /// What status is made of.
     pub(super) shared: Arc<Shared>,
+    /// Where state is kept.
+    pub(super) state_path: PathBuf,
+    /// What it was started with, if that was a configuration.
+    pub(super) started_with: Option<Box<Config>>,
     /// The control thread; it waits for the data threads.
     pub(super) control: Option<JoinHandle<()>>,
 }
@@ -76,16 +82,18 @@ impl Running {
     /// # Errors
     /// When there is no service of this name.
     pub fn set_ports(&self, service: &str, ports: Vec<PortConfig>) -> Result<(), UnknownService> {
-        let mut services = self.shared.services.iter();
-        let found = services.find(|one| one.service.settings.name == service);
-        found
-            .map(|one| one.plane.set_ports(ports))
-            .ok_or_else(|| UnknownService(service.to_owned()))
+        let mut services = self.shared.roster.all();
+        services.retain(|one| one.name() == service);
+        if services.is_empty() {
+            return Err(UnknownService(service.to_owned()));
+        }
+        services.iter().for_each(|one| one.plane.set_ports(ports.clone()));
+        Ok(())
     }
 
     /// Names of the services, in order.
     pub fn services(&self) -> Vec<String> {
-        self.shared.services.iter().map(|one| one.service.settings.name.clone()).collect()
+        self.shared.roster.served().iter().map(|one| one.name().to_owned()).collect()
     }
 
     /// Cores that are there and do not run a task within `patience`, by the names of their threads:

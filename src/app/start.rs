@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::control_core::{ControlCore, ServiceShared, Shared};
+use super::control_core::{ControlCore, Shared};
 use super::data_core::DataCore;
 use super::options::Options;
+use super::roster::{Common, ServiceShared};
 use super::running::{Order, Progress, Running};
 use super::state_dir::{StateDir, StateDirError};
 use super::succession::Predecessor;
-use crate::base::overload::Overload;
-use crate::onion::Service;
-use crate::onion::revision::{RevisionError, Revisions};
-use crate::onion::status::PublisherStatus;
-use crate::plane::Plane;
+use crate::onion::revision::RevisionError;
 use crate::runtime::CoreGroup;
 
 /// Why a start was refused.
@@ -54,37 +51,21 @@ pub(super) fn start_after(
     let instances = options.plan.data.len();
     let stacks = options.stacks.clamp(1, u16::try_from(instances).unwrap_or(u16::MAX));
     let (cpu, drain) = ControlCore::settings(&options);
-    let mut shared_services = Vec::new();
-    let mut own = Vec::new();
-    let overload = Arc::new(Overload::default());
-    for service in options.services {
-        let file = format!("revisions-{}.json", service.settings.name);
-        own.push((Arc::new(service.master), Revisions::load(&state_dir.path().join(file))?));
-        let onion = own.last().map(|(master, _)| master.onion_address().to_string());
-        let (publisher_writer, publisher) = watch::channel(PublisherStatus::default());
-        shared_services.push(ServiceShared {
-            service: Service::new(service.settings, instances, Arc::clone(&overload)),
-            plane: Plane::with_handlers(service.ports, options.handlers.clone()),
-            onion: onion.unwrap_or_default(),
-            publisher,
-            publisher_writer,
-        });
-    }
-    let onions = shared_services.iter().map(|service| service.onion.clone()).collect();
+    let common = Common { instances, overload: Arc::default(), handlers: options.handlers.clone() };
+    let services: Vec<_> = options
+        .services
+        .into_iter()
+        .map(|service| ServiceShared::new(service, &common, state_dir.path(), Vec::new()))
+        .collect::<Result<_, _>>()?;
+    let onions = services.iter().map(|service| service.onion.clone()).collect();
     let (progress_writer, progress) = watch::channel(Progress { onions, ..Progress::default() });
     let (order, order_reader) = watch::channel(Order::Serve);
     let group = CoreGroup::new();
     group.set_stacks(stacks);
-    let (driver, memory) = ((options.io, options.spin), (options.memory_max, overload));
-    let shared = Shared::new(
-        group,
-        shared_services,
-        instances,
-        driver,
-        stacks,
-        order_reader.clone(),
-        memory,
-    );
+    let driver = (options.io, options.spin);
+    let order_of_all = order_reader.clone();
+    let shared =
+        Shared::new(group, services, common, driver, stacks, order_of_all, options.memory_max);
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {
@@ -96,9 +77,9 @@ pub(super) fn start_after(
         };
         data.push(core.spawn().map_err(StartError::Thread)?);
     }
+    let state_path = state_dir.path().to_owned();
     let control = ControlCore {
         shared: Arc::clone(&shared),
-        services: own,
         cpu,
         arti: options.arti,
         admin_socket: options.admin_socket,
@@ -111,5 +92,6 @@ pub(super) fn start_after(
         predecessor,
     };
     let control = control.spawn().map_err(StartError::Thread)?;
-    Ok(Running { progress, order, shared, control: Some(control) })
+    let control = Some(control);
+    Ok(Running { progress, order, shared, control, state_path, started_with: None })
 }

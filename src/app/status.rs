@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::control_core::{ServiceShared, Shared};
+use super::control_core::Shared;
+use super::roster::ServiceShared;
 use super::running::Order;
 use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
@@ -16,22 +17,23 @@ use crate::tor::status::LinkStatus;
 impl Shared {
     /// The status of everything.
     pub(super) fn status(&self) -> ProcessStatus {
-        let skew = self.services.iter().find_map(|one| one.publisher.borrow().clock_skew_ms);
+        let served = self.roster.served();
+        let skew = served.iter().find_map(|one| one.publisher.borrow().clock_skew_ms);
         ProcessStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            turbo: self.cores > 0,
+            turbo: self.common.instances > 0,
             io: self.io.to_string(),
             clock_skew_ms: skew,
             memory: MemoryStatus {
                 max_bytes: self.memory_max,
                 held_bytes: memory::held_bytes(),
-                refusing: self.overload.is_short(),
-                refused_total: self.overload.refused_total(),
-                circuits_closed_total: self.overload.closed_total(),
+                refusing: self.common.overload.is_short(),
+                refused_total: self.common.overload.refused_total(),
+                circuits_closed_total: self.common.overload.closed_total(),
             },
             links: self.links(),
-            services: self.services.iter().map(|service| self.service(service)).collect(),
+            services: served.iter().map(|service| self.service(service)).collect(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Taking over from a running process, and handing over to one.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -24,8 +24,6 @@ pub(super) struct Desk {
     order: watch::Sender<Order>,
     /// What the new process takes.
     state_dir: Arc<StateDir>,
-    /// Whether a new process is at it.
-    busy: AtomicBool,
 }
 
 impl Desk {
@@ -39,13 +37,13 @@ impl Desk {
             shared: Arc::clone(shared),
             order: order.clone(),
             state_dir: Arc::clone(state_dir),
-            busy: AtomicBool::new(false),
         })
     }
 
     /// Say whether another process publishes in our place.
     fn set_handed_over(&self, handed_over: bool) {
-        for one in &self.shared.services {
+        let services = self.shared.roster.all();
+        for one in services.iter().filter(|one| one.order() == Order::Serve) {
             one.service.set_handed_over(handed_over);
         }
     }
@@ -66,7 +64,12 @@ impl Succession for Desk {
         if *self.order.borrow() != Order::Serve {
             return Err("it is ending already".to_owned());
         }
-        if self.busy.swap(true, Ordering::Relaxed) {
+        // A change of services that is under way ends first.
+        let _change = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.roster.is_changing() {
+            return Err("a service is changing; try again in a minute".to_owned());
+        }
+        if self.shared.succession.swap(true, Ordering::Relaxed) {
             return Err("another process is taking over already".to_owned());
         }
         tracing::info!("a new process starts, to take over");
@@ -88,7 +91,7 @@ impl Succession for Desk {
         // Held by this process, unless it was given up.
         self.state_dir.lock().map_err(|error| error.to_string())?;
         self.set_handed_over(false);
-        self.busy.store(false, Ordering::Relaxed);
+        self.shared.succession.store(false, Ordering::Relaxed);
         tracing::warn!("the new process did not take over: this one goes on");
         Ok(())
     }
@@ -105,7 +108,7 @@ pub(super) async fn take_over(
     state_dir: &StateDir,
 ) -> Result<Heir, String> {
     let everywhere = async {
-        while !shared.services.iter().all(|one| one.service.has_points_everywhere()) {
+        while !shared.roster.all().iter().all(|one| one.service.has_points_everywhere()) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

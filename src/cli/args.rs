@@ -90,8 +90,8 @@ pub enum Command {
         rustbalance run --backend 127.0.0.1:8080\n  \
         rustbalance run --backend 127.0.0.1:8080 --backend unix:/run/app.sock --instances 4\n  \
         rustbalance run --config /etc/rustbalance/rustbalance.toml\n\n\
-        Signals: SIGTERM drains and ends, SIGHUP reads ports and backends again, SIGUSR2 starts\n\
-        the program anew to take over from this process without a gap.\n\n\
+        Signals: SIGTERM drains and ends, SIGHUP reads the services again, SIGUSR2 starts the\n\
+        program anew to take over from this process without a gap.\n\n\
         Without --config, the service has virtual port 80 and a key of its own in the state\n\
         directory: /var/lib/rustbalance if this user may write there, else rustbalance in the\n\
         user's XDG state directory (~/.local/state)."

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 
 /// Switch core dumps off: one would hold the master key. Before any command reads a key.
 ///
@@ -18,8 +19,9 @@ pub fn no_core_dumps() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Make the process fit to serve: room for descriptors, and a TLS provider.
+/// Make the process fit to serve: files for nobody else, room for descriptors, and a TLS provider.
 pub fn prepare() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)

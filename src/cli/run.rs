@@ -13,8 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::{EXIT_CONFIG, RunArgs};
 use super::logging::{self, tell, warn};
 use super::systemd::{Notifier, feed_watchdog};
-use crate::app::launch::{Launch, LaunchError, Notice, check_handlers};
-use crate::app::{Progress, Running};
+use crate::app::{Changes, Launch, LaunchError, Notice, Progress, Running};
 use crate::config::Config;
 
 /// Why a run did not come to its orderly end.
@@ -52,18 +51,20 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     }
     super::process::prepare();
     let drain = config.drain;
-    let told = |notice: Notice| match notice {
-        Notice::Warning(warning) => warn(&warning),
-        Notice::NewKey(path) => tell(&format_args!("made a new key: {}", path.display())),
-    };
-    let running =
-        Launch::new(config).io(args.io).take_over(args.take_over).start(told).map_err(|error| {
-            match error {
-                LaunchError::Config(errors) => Failure::Config(errors),
-                LaunchError::Failed(error) => Failure::Failed(error),
-            }
-        })?;
+    let launch = Launch::new(config).io(args.io).take_over(args.take_over);
+    let running = launch.start(|notice| told("", notice)).map_err(|error| match error {
+        LaunchError::Config(errors) => Failure::Config(errors),
+        LaunchError::Failed(error) => Failure::Failed(error),
+    })?;
     follow(&running, drain, args).map_err(Failure::Failed)
+}
+
+/// Tell what somebody may want to know of a start or a change, after `prefix`.
+fn told(prefix: &str, notice: Notice) {
+    match notice {
+        Notice::Warning(warning) => warn(&format_args!("{prefix}{warning}")),
+        Notice::NewKey(path) => tell(&format_args!("{prefix}made a new key: {}", path.display())),
+    }
 }
 
 /// The signals that mean something to us.
@@ -112,32 +113,31 @@ enum Asked {
 
 /// Read the configuration again, and let what can change do so. What is wrong changes nothing.
 fn reload(running: &Running, args: &RunArgs) {
+    let refused = |errors: Vec<String>| {
+        warn(&"SIGHUP: the configuration is wrong, and nothing has changed");
+        errors.iter().for_each(|error| warn(error));
+    };
     let config = match read_again(args) {
         Ok(config) => config,
-        Err(errors) => {
-            warn(&"SIGHUP: the configuration is wrong, and nothing has changed");
-            return errors.iter().for_each(|error| warn(error));
-        }
+        Err(errors) => return refused(errors),
+    };
+    let changes = match running.apply(&config, |notice| told("SIGHUP: ", notice)) {
+        Ok(changes) => changes,
+        Err(LaunchError::Config(errors)) => return refused(errors),
+        Err(LaunchError::Failed(error)) => return refused(vec![error]),
     };
     logging::set_level(&config.log);
-    let mut known = running.services();
-    for service in config.services {
-        known.retain(|name| *name != service.name);
-        if let Err(error) = running.set_ports(&service.name, service.ports) {
-            warn(&format_args!("SIGHUP: {error} yet; SIGUSR2, or a restart, serves it"));
-        }
+    let Changes { added, changed, removed } = changes;
+    for (names, what) in [(added, "comes"), (changed, "changes"), (removed, "goes")] {
+        names.iter().for_each(|name| tell(&format_args!("SIGHUP: service {name:?} {what}")));
     }
-    for name in known {
-        warn(&format_args!("SIGHUP: service {name:?} is served until SIGUSR2 or a restart"));
-    }
-    tell(&"SIGHUP: ports, backends and the log's level are as the configuration says now");
+    tell(&"SIGHUP: services and the log's level are as the configuration says now");
 }
 
 /// The configuration, checked anew.
 fn read_again(args: &RunArgs) -> Result<Config, Vec<String>> {
     let config = args.config()?;
     logging::check(&config.log).map_err(|error| vec![error])?;
-    check_handlers(&config, &Default::default())?;
     Ok(config)
 }
 
@@ -199,8 +199,8 @@ fn follow(running: &Running, drain: Duration, args: &RunArgs) -> Result<(), Stri
 struct Teller {
     /// When the start began.
     started: Instant,
-    /// Whether the addresses were told.
-    told_onions: bool,
+    /// The addresses that were told.
+    told_onions: Vec<String>,
     /// Whether `ready` was told.
     told_ready: bool,
     /// The last text that was told, and when.
@@ -214,18 +214,23 @@ impl Teller {
     /// Nothing was told.
     fn new() -> Teller {
         let now = Instant::now();
-        Teller { started: now, told_onions: false, told_ready: false, last: (String::new(), now) }
+        Teller {
+            started: now,
+            told_onions: Vec::new(),
+            told_ready: false,
+            last: (String::new(), now),
+        }
     }
 
     /// Tell what is new.
     fn tell(&mut self, progress: &Progress) {
         let mut facts = std::io::stdout().lock();
-        if !self.told_onions {
-            self.told_onions = true;
-            for onion in &progress.onions {
+        for onion in &progress.onions {
+            if !self.told_onions.contains(onion) {
                 let _ = writeln!(facts, "onion {onion}");
             }
         }
+        self.told_onions.clone_from(&progress.onions);
         if progress.ready && !self.told_ready {
             self.told_ready = true;
             let _ = writeln!(facts, "ready");

@@ -7,7 +7,9 @@
 //! publish the same counter twice. See rend-spec-v3, section F.2.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tor_hscrypto::ope::AesOpeKey;
@@ -147,7 +149,8 @@ impl Revisions {
     fn store(&self) -> std::io::Result<()> {
         let text = serde_json::to_vec_pretty(&self.highest)?;
         let new = self.path.with_extension("new");
-        let mut file = std::fs::File::create(&new)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;

@@ -245,6 +245,11 @@ impl Service {
         self.seats.iter().map(close).sum()
     }
 
+    /// Close every client circuit, with the streams in it.
+    pub fn close_circuits(&self) {
+        self.seats.iter().for_each(|seat| seat.circuits.close_largest(usize::MAX));
+    }
+
     /// Whether every instance has an introduction point.
     pub fn has_points_everywhere(&self) -> bool {
         self.seats.iter().all(|seat| !seat.points().is_empty())

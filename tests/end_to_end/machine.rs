@@ -63,6 +63,19 @@ fn a_process_without_descriptors_lives_on_and_serves_again() {
     assert!(service.wait(60).success(), "{}", service.log());
 }
 
+/// Send for as long as somebody takes it. Ends with the test's process.
+fn flood() -> String {
+    use std::io::Write as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || while stream.write_all(&[0; 4096]).is_ok() {});
+        }
+    });
+    address
+}
+
 /// The soft limit of open files of a process.
 fn soft_limit(pid: u32) -> usize {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
@@ -75,21 +88,33 @@ fn soft_limit(pid: u32) -> usize {
 fn near_the_memory_budget_new_clients_are_refused_and_the_largest_circuits_close() {
     use std::io::{Read as _, Write as _};
     let (lab, client) = crate::lab();
-    let spec = Spec { backends: vec![echo()], ..Spec::default() };
+    let service_lines = format!("[[service.port]]\nvirtual = 9\nbackends = [\"{}\"]", flood());
+    let spec = Spec { backends: vec![echo()], service_lines, ..Spec::default() };
     let memory = |service: &Service| service.status()["memory"].clone();
     let held = {
         let service = Service::start(lab, &spec);
         assert!(reaches(client, &service.onion), "{}", service.log());
         memory(&service)["held_bytes"].as_u64().expect("Linux tells")
     };
-    // Room for a few dozen clients.
-    let top_lines = format!("memory_max = \"{} B\"", held + 6_000_000);
+    // Room for a few dozen clients below the 90 % at which new ones are refused.
+    let top_lines = format!("memory_max = \"{} B\"", (held + 6_000_000) / 9 * 10);
     let service = Service::start(lab, &Spec { top_lines, ..spec });
-    let mut open = Vec::new();
-    wait_until("circuits are closed for want of memory", 240, || {
+    let impatient = client.clone().with_timeout(std::time::Duration::from_secs(10));
+    let (mut users, mut open, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+    wait_until("new clients are refused", 240, || {
         let user = rustbalance_lab::client::fresh_user();
-        let impatient = client.clone().with_timeout(std::time::Duration::from_secs(10));
-        open.extend(impatient.stream(&service.onion, 80, &user).ok());
+        if let Ok(stream) = impatient.stream(&service.onion, 80, &user) {
+            open.push(stream);
+            users.push(user);
+        }
+        (memory(&service)["refused_total"].as_u64() > Some(0)).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}: {}\n{}", memory(&service), service.log()));
+    // Those that are there take more, and read nothing of it.
+    let mut turn = users.iter().cycle();
+    wait_until("circuits are closed for want of memory", 240, || {
+        let user = turn.next().expect("somebody was served");
+        unread.extend(impatient.stream(&service.onion, 9, user).ok());
         (memory(&service)["circuits_closed_total"].as_u64() > Some(0)).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}: {}\n{}", memory(&service), service.log()));
@@ -100,7 +125,7 @@ fn near_the_memory_budget_new_clients_are_refused_and_the_largest_circuits_close
     });
     let survived = survived.count();
     assert!((1..opened).contains(&survived), "{survived} of {opened} are open");
-    drop(open);
+    drop((open, unread));
     wait_until("new clients are served", 60, || reaches(client, &service.onion).then_some(()))
         .unwrap_or_else(|error| panic!("{error}: {}\n{}", memory(&service), service.log()));
     assert_eq!(memory(&service)["refusing"], false, "{}", memory(&service));

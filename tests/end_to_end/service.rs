@@ -154,6 +154,13 @@ impl Service {
         self.log.lock().expect("no reader panics").clone()
     }
 
+    /// Write its configuration anew.
+    pub fn configure(&self, lab: &Lab, spec: &Spec) {
+        let dir = self.dir.as_ref().expect("its files are there").path();
+        let written = std::fs::write(dir.join("rustbalance.toml"), toml(lab, spec, dir));
+        written.expect("the directory is writable");
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -1,0 +1,174 @@
+//! Services that come, change and go while the others are served: what SIGHUP does, and what an
+//! embedding program can do.
+//!
+//! A service is known by its address. One that is new comes; one that is no longer wanted closes
+//! its introduction points and serves its clients on for as long as a drain may take; one whose
+//! ports have changed serves the new ones from the next stream on; and one whose other settings, or
+//! name, have changed comes again beside itself: the new form gets points and publishes, and only
+//! then the old one closes its own. Its open streams go on until they end.
+
+use std::sync::{Arc, PoisonError};
+
+use super::control_core::Shared;
+use super::launch::{LaunchError, Notice, check_handlers, existing_keys, services};
+use super::options::ServiceOptions;
+use super::roster::ServiceShared;
+use super::running::{Order, Running};
+use crate::config::Config;
+use crate::onion::revision::RevisionError;
+
+/// Why no service has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The process ends.
+    #[error("the process is ending")]
+    Ending,
+    /// A new process takes over.
+    #[error("a new process is taking over; it has its own configuration")]
+    HandingOver,
+    /// Nothing would be left.
+    #[error("no service would be left")]
+    NoService,
+    /// The revision counters of a service that comes.
+    #[error(transparent)]
+    Revisions(#[from] RevisionError),
+}
+
+/// What a change of services has begun, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// These come.
+    pub added: Vec<String>,
+    /// These go on with other settings.
+    pub changed: Vec<String>,
+    /// These go.
+    pub removed: Vec<String>,
+}
+
+impl Running {
+    /// Serve these services from now on, see [the module](crate::app). Returns at once: clients see
+    /// a change when its descriptors are published.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub fn set_services(&self, wanted: Vec<ServiceOptions>) -> Result<Changes, ChangeError> {
+        self.shared.set_services(wanted, &self.state_path)
+    }
+
+    /// Serve what a configuration says from now on. `tell` hears of what cannot change in a process
+    /// that runs, which is everything but the services, and of keys that were made.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; nothing has changed then.
+    pub fn apply(
+        &self,
+        config: &Config,
+        mut tell: impl FnMut(Notice),
+    ) -> Result<Changes, LaunchError> {
+        if std::path::absolute(&config.state_dir).ok() != std::path::absolute(&self.state_path).ok()
+        {
+            let error = "state_dir cannot change while the service runs: start anew for that";
+            return Err(LaunchError::Config(vec![error.to_owned()]));
+        }
+        check_handlers(config, &self.shared.common.handlers).map_err(LaunchError::Config)?;
+        let keys = existing_keys(config).map_err(LaunchError::Config)?;
+        // Its key was taken away: one that is made now would be another address.
+        let served = self.services();
+        let lost = config.services.iter().zip(&keys);
+        let lost: Vec<String> = lost
+            .filter(|(service, key)| key.is_none() && served.contains(&service.name))
+            .map(|(service, _)| {
+                let file = config.key_file(service);
+                format!(
+                    "service {:?}: its key file {} is gone; put it back, or take the service out",
+                    service.name,
+                    file.display()
+                )
+            })
+            .collect();
+        if !lost.is_empty() {
+            return Err(LaunchError::Config(lost));
+        }
+        let wanted = services(config, keys, &mut tell).map_err(LaunchError::Config)?;
+        let changes =
+            self.set_services(wanted).map_err(|error| LaunchError::Failed(error.to_string()))?;
+        if let Some(before) = &self.started_with {
+            for key in fixed_parts_that_differ(before, config) {
+                let text = format!("{key}: what has changed there holds from the next start on");
+                tell(Notice::Warning(text));
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// What cannot change in a process that runs, and differs.
+fn fixed_parts_that_differ(before: &Config, now: &Config) -> Vec<&'static str> {
+    let parts = [
+        ("drain_s", before.drain != now.drain),
+        ("memory_max", before.memory_max != now.memory_max),
+        ("[turbo]", before.turbo != now.turbo),
+        ("[admin]", before.admin != now.admin),
+        ("[log] format", before.log.format != now.log.format),
+        ("[arti]", before.arti != now.arti),
+    ];
+    parts.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+impl Shared {
+    /// See [`Running::set_services`].
+    fn set_services(
+        &self,
+        wanted: Vec<ServiceOptions>,
+        state_dir: &std::path::Path,
+    ) -> Result<Changes, ChangeError> {
+        let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *self.order.borrow() != Order::Serve {
+            return Err(ChangeError::Ending);
+        }
+        if self.succession.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(ChangeError::HandingOver);
+        }
+        if wanted.is_empty() {
+            return Err(ChangeError::NoService);
+        }
+        let mut changes = Changes::default();
+        let mut all = self.roster.all();
+        all.retain(|one| one.order() < Order::Drain);
+        let (mut come, mut ports, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        for options in wanted {
+            let name = options.settings.name.clone();
+            let onion = options.master.onion_address().to_string();
+            let forms: Vec<Arc<ServiceShared>> =
+                all.iter().filter(|one| one.onion == onion).cloned().collect();
+            kept.push(onion);
+            // Streams that circuits of an older form still begin go where the new one's go.
+            ports.extend(forms.iter().map(|form| (Arc::clone(form), options.ports.clone())));
+            let same = |form: &&Arc<ServiceShared>| form.service.settings == options.settings;
+            match forms.last() {
+                Some(newest) if same(&newest) => {}
+                Some(_) => {
+                    changes.changed.push(name);
+                    come.push(ServiceShared::new(options, &self.common, state_dir, forms)?);
+                }
+                None => {
+                    changes.added.push(name);
+                    come.push(ServiceShared::new(options, &self.common, state_dir, forms)?);
+                }
+            }
+        }
+        // From here on nothing fails.
+        for (form, ports) in ports {
+            form.plane.set_ports(ports);
+        }
+        for gone in all.iter().filter(|one| !kept.contains(&one.onion)) {
+            if gone.order() == Order::Serve {
+                changes.removed.push(gone.name().to_owned());
+            }
+            gone.tell(Order::Drain);
+        }
+        self.roster.add(come);
+        changes.removed.dedup();
+        Ok(changes)
+    }
+}
