@@ -111,7 +111,9 @@ fn a_clock_that_jumps_both_ways_is_survived_without_a_restart() {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ("FAKETIME_DISABLE_SHM", "1"),
     ];
-    let service = Service::start_with_environment(&lab, &Spec::default(), &environment);
+    let log = "[log]\nlevel = \"warn,rustbalance=debug\"".to_owned();
+    let spec = Spec { turbo_lines: log, ..Spec::default() };
+    let service = Service::start_with_environment(&lab, &spec, &environment);
     client.fetch_fresh(&service.onion, 80, "/").expect("it serves");
     for (jump, word) in [("+2h", "fast"), ("-2h", "slow"), ("+10m", "fast")] {
         let over = AtomicBool::new(false);

@@ -122,13 +122,14 @@ impl Points {
                 self.withdraw(slot);
             }
             let Some(mut place) = held.take().or_else(|| self.choose()) else {
-                backoff(&mut backoff_ms).await;
+                self.backoff(&mut backoff_ms).await;
                 continue;
             };
             match self.establish(&place).await {
                 Ok(point) => {
                     let up_since = Instant::now();
                     self.announce(slot, Some(point.description.clone()));
+                    self.service.note_point_up();
                     let ending = keep(&point, &place).await;
                     let steady = up_since.elapsed().as_secs() >= limits::POINT_STEADY_SECONDS;
                     match ending {
@@ -144,7 +145,7 @@ impl Points {
                         Ending::Lost => {
                             place.failures += 1;
                             held = Some(place);
-                            backoff(&mut backoff_ms).await;
+                            self.backoff(&mut backoff_ms).await;
                         }
                     }
                 }
@@ -153,8 +154,24 @@ impl Points {
                     place.failures += 1;
                     self.withdraw(slot);
                     held = Some(place);
-                    backoff(&mut backoff_ms).await;
+                    self.backoff(&mut backoff_ms).await;
                 }
+            }
+        }
+    }
+
+    /// Wait before the next attempt, twice as long as last time, with jitter; or until some point
+    /// of the service comes up: the network is back, and the waits begin anew.
+    async fn backoff(&self, backoff_ms: &mut u64) {
+        let jitter = rand::rng().random_range(0..=*backoff_ms / 2);
+        tokio::select! {
+            () = runtime::sleep(Duration::from_millis(*backoff_ms + jitter)) => {
+                *backoff_ms = (*backoff_ms * 2).min(limits::POINT_BACKOFF_MS_MAX);
+            }
+            () = self.service.point_is_up(), if *backoff_ms > limits::POINT_BACKOFF_MS_MIN => {
+                *backoff_ms = limits::POINT_BACKOFF_MS_MIN;
+                let jitter = rand::rng().random_range(0..=limits::POINT_BACKOFF_MS_MIN);
+                runtime::sleep(Duration::from_millis(jitter)).await;
             }
         }
     }
@@ -267,11 +284,4 @@ async fn keep(point: &EstablishedPoint, place: &Held) -> Ending {
 fn lifetime() -> Duration {
     let bounds = limits::POINT_LIFETIME_SECONDS_MIN..=limits::POINT_LIFETIME_SECONDS_MAX;
     Duration::from_secs(rand::rng().random_range(bounds))
-}
-
-/// Wait before the next attempt, twice as long as last time, with jitter.
-async fn backoff(backoff_ms: &mut u64) {
-    let jitter = rand::rng().random_range(0..=*backoff_ms / 2);
-    runtime::sleep(Duration::from_millis(*backoff_ms + jitter)).await;
-    *backoff_ms = (*backoff_ms * 2).min(limits::POINT_BACKOFF_MS_MAX);
 }

@@ -59,6 +59,8 @@ pub struct Service {
     relays_in_use: Mutex<HashSet<RelayIds>>,
     /// Rings when a seat's points change.
     points_changed: Notify,
+    /// Rings when an introduction point has come up, for those who wait to try again.
+    point_up: Notify,
     /// Set while another process is taking over: it publishes, and this one does not.
     handed_over: AtomicBool,
     /// Whether memory is short, for every service of the process.
@@ -129,6 +131,7 @@ impl Service {
             cookies: SeenCookies::new(Instant::now()),
             relays_in_use: Mutex::default(),
             points_changed: Notify::new(),
+            point_up: Notify::new(),
             handed_over: AtomicBool::new(false),
             overload,
         })
@@ -158,6 +161,16 @@ impl Service {
     /// Wait until some seat's points have changed since the last call. For the control core alone.
     pub(super) async fn points_changed(&self) {
         self.points_changed.notified().await;
+    }
+
+    /// An introduction point has come up.
+    pub(super) fn note_point_up(&self) {
+        self.point_up.notify_waiters();
+    }
+
+    /// Wait until some introduction point comes up.
+    pub(super) async fn point_is_up(&self) {
+        self.point_up.notified().await;
     }
 
     /// An instance has ended: it gets no work, and its points leave the descriptor.
