@@ -172,3 +172,102 @@ impl Shared {
         Ok(changes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
+    use crate::app::roster::{Common, ServiceShared};
+    use crate::onion::ServiceSettings;
+    use crate::plane::handler::Handlers;
+    use crate::runtime::{CoreGroup, Io};
+    use crate::vault::MasterKey;
+
+    /// A service with the key in a file, of this name, and so many points.
+    fn options(directory: &Path, key: &str, name: &str, points: u8) -> ServiceOptions {
+        let (master, _) =
+            MasterKey::load_or_create(&directory.join(key)).expect("the directory is private");
+        let settings = ServiceSettings {
+            name: name.to_owned(),
+            intro_points_per_instance: points,
+            intro_points_max: 20,
+            intro_dos: None,
+            streams_per_circuit_max: 8,
+        };
+        ServiceOptions { settings, ports: Vec::new(), master }
+    }
+
+    /// A process that serves `a` and `b`.
+    fn process(directory: &Path) -> (Arc<Shared>, watch::Sender<Order>) {
+        let common =
+            Common { instances: 1, overload: Arc::default(), handlers: Handlers::default() };
+        let services = ["a", "b"].map(|key| {
+            let options = options(directory, key, key, 3);
+            ServiceShared::new(options, &common, directory, Vec::new()).expect("no counters yet")
+        });
+        let (order, reader) = watch::channel(Order::Serve);
+        let io = (Io::Epoll, Duration::ZERO);
+        let group = CoreGroup::new();
+        (Shared::new(group, services.to_vec(), common, io, 1, reader, None), order)
+    }
+
+    /// The names of `services`.
+    fn names(services: &[&str]) -> Vec<String> {
+        services.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_address() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let at = directory.path();
+        let (shared, _order) = process(at);
+        let change = |wanted: Vec<ServiceOptions>| shared.set_services(wanted, at);
+        let as_before = change(vec![options(at, "a", "a", 3), options(at, "b", "b", 3)]);
+        assert_eq!(as_before.expect("it serves"), Changes::default());
+        assert_eq!(shared.roster.all().len(), 2);
+
+        // Another key under an old name, and an old key under another name.
+        let changes = change(vec![options(at, "c", "a", 3), options(at, "b", "new", 3)]);
+        let expected =
+            Changes { added: names(&["a"]), changed: names(&["new"]), removed: names(&["a"]) };
+        assert_eq!(changes.expect("it serves"), expected);
+        let all = shared.roster.all();
+        let told: Vec<_> = all.iter().map(|one| (one.name(), one.order())).collect();
+        let serve = Order::Serve;
+        let expected = [("a", Order::Drain), ("b", serve), ("a", serve), ("new", serve)];
+        assert_eq!(told, expected);
+        let replaced = all[3].take_own().expect("nobody took it").replaces;
+        assert!(replaced.len() == 1 && Arc::ptr_eq(&replaced[0], &all[1]));
+        assert!(all[2].take_own().expect("nobody took it").replaces.is_empty());
+
+        // Again before the first change has been published: both older forms are replaced.
+        let changes = change(vec![options(at, "b", "new", 2)]);
+        let expected =
+            Changes { changed: names(&["new"]), removed: names(&["a"]), ..Changes::default() };
+        assert_eq!(changes.expect("it serves"), expected);
+        let newest = shared.roster.all().last().cloned().expect("there is one");
+        assert_eq!(newest.take_own().expect("nobody took it").replaces.len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_ends_or_hands_over_changes_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let at = directory.path();
+        let (shared, order) = process(at);
+        let refused = |wanted| shared.set_services(wanted, at).expect_err("it is refused");
+        assert!(matches!(refused(Vec::new()), ChangeError::NoService));
+        shared.succession.store(true, Ordering::Relaxed);
+        assert!(matches!(refused(vec![options(at, "a", "a", 4)]), ChangeError::HandingOver));
+        shared.succession.store(false, Ordering::Relaxed);
+        order.send_replace(Order::Drain);
+        assert!(matches!(refused(vec![options(at, "a", "a", 4)]), ChangeError::Ending));
+        let all = shared.roster.all();
+        assert_eq!(all.iter().map(|one| one.order()).collect::<Vec<_>>(), [Order::Serve; 2]);
+    }
+}
