@@ -21,11 +21,16 @@ impl Fetched {
     pub fn until(over: &AtomicBool, client: &Client, onion: &str, patience: Duration) -> Fetched {
         let client = client.clone().with_timeout(patience);
         let (begun, mut fetched) = (Instant::now(), Fetched::default());
+        let (_never, pause) = std::sync::mpsc::sync_channel::<()>(1);
         while !over.load(Ordering::Relaxed) {
             let at = begun.elapsed();
             fetched.count += 1;
             if let Err(error) = client.fetch_fresh(onion, 80, "/") {
                 fetched.failed.push((at, format!("{error:#}")));
+                // A tor client that knows no way says so at once: such failures are not to count
+                // for more than those that take their time.
+                let _ =
+                    pause.recv_timeout(Duration::from_secs(1).saturating_sub(begun.elapsed() - at));
             }
         }
         fetched
