@@ -143,6 +143,7 @@ impl Roster {
     }
 
     /// Whether a service is about to be replaced by another form of itself.
+    #[cfg(any(feature = "admin", test))]
     pub(super) fn is_changing(&self) -> bool {
         let all = self.all();
         let serving = all.iter().filter(|one| one.order() == Order::Serve).count();
