@@ -12,4 +12,5 @@ mod state;
 pub mod status;
 
 pub use self::config::{ArtiSettings, ArtiSettingsError};
+pub use self::partition::GuardPlan;
 pub use self::stack::{StackError, TorStack};

@@ -98,6 +98,26 @@ fn a_second_link_to_the_same_guard_is_refused_circuits() {
     assert!(refused > 0, "no CREATE was refused; {} of {count} clients failed", failed.len());
 }
 
+#[test]
+fn a_second_link_from_another_address_is_not_refused_circuits() {
+    let (lab, clients) = lab();
+    let mut sources = Vec::new();
+    for _ in 0..2 {
+        sources.push(lab.add_address().expect("a namespace has addresses"));
+    }
+    let turbo_lines = format!("stacks = 2\nsource_addresses = {sources:?}\n");
+    let service = Service::start(&lab, &Spec { turbo_lines, ..Spec::default() });
+    let links = measure::links(service.pid(), lab.relays());
+    let from = |source: &String| -> std::collections::BTreeSet<&String> {
+        links.iter().filter(|(local, _)| local == source).map(|(_, relay)| relay).collect()
+    };
+    let shared = from(&sources[0]).intersection(&from(&sources[1])).count();
+    assert!(shared > 0, "two links to one guard: {links:?}");
+    let (count, failed) = load(&clients, &[&service.onion], 8, 90);
+    assert!(failed.is_empty(), "{} of {count}: {failed:?}", failed.len());
+    assert_eq!(circuits_refused(&lab), 0, "a relay has refused CREATEs");
+}
+
 /// Copy a directory, each part readable for its owner alone.
 fn copy(from: &std::path::Path, to: &std::path::Path) {
     use std::os::unix::fs::DirBuilderExt as _;

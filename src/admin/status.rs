@@ -21,6 +21,9 @@ pub struct ProcessStatus {
     pub io: String,
     /// How far our clock is off in milliseconds, positive when it is behind.
     pub clock_skew_ms: Option<i64>,
+    /// Tasks that live on its cores: a few for each circuit, stream and link.
+    #[serde(default)]
+    pub tasks: u64,
     /// The process's memory.
     #[serde(default)]
     pub memory: MemoryStatus,

@@ -89,6 +89,7 @@ fn sample() -> ProcessStatus {
         turbo: true,
         io: "epoll".to_owned(),
         clock_skew_ms: None,
+        tasks: 90,
         memory: MemoryStatus { max_bytes: Some(1 << 30), ..MemoryStatus::default() },
         links: vec![link],
         services: vec![service],

@@ -22,7 +22,7 @@ use crate::onion::Publisher;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::runtime::{CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
-use crate::tor::{ArtiSettings, TorStack};
+use crate::tor::{ArtiSettings, GuardPlan, TorStack};
 
 /// What all threads share.
 pub(super) struct Shared {
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) changing: Mutex<()>,
     /// Whether a new process takes over.
     pub(super) succession: AtomicBool,
+    /// Which of them have which relays as guards.
+    pub(super) guards: GuardPlan,
     /// The Tor stacks, as they come up: the first from the control core, each further one from the
     /// data core of its number.
     pub(super) stacks: Vec<watch::Sender<Option<Arc<TorStack>>>>,
@@ -62,7 +64,7 @@ impl Shared {
         services: Vec<Arc<ServiceShared>>,
         common: Common,
         (io, spin): (Io, Duration),
-        stacks: u16,
+        guards: GuardPlan,
         order: watch::Receiver<Order>,
         memory_max: Option<u64>,
     ) -> Arc<Shared> {
@@ -72,7 +74,8 @@ impl Shared {
             common,
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
-            stacks: (0..stacks).map(|_| watch::channel(None).0).collect(),
+            guards,
+            stacks: (0..guards.stacks()).map(|_| watch::channel(None).0).collect(),
             cores_up: AtomicUsize::new(0),
             core_up: Notify::new(),
             order,
@@ -170,8 +173,8 @@ impl ControlCore {
             () = self.shared.cores_up() => {}
             _ = order.wait_for(|order| *order != Order::Serve) => return Ok(()),
         }
-        let stack = TorStack::new(&self.arti, self.shared.stack_count())
-            .map_err(|error| error.to_string())?;
+        let stack =
+            TorStack::new(&self.arti, self.shared.guards).map_err(|error| error.to_string())?;
         let predecessor = self.predecessor.take();
         let admin = self.serve_admin(predecessor.is_some());
         let mut admin = std::pin::pin!(admin);
@@ -243,6 +246,8 @@ impl ControlCore {
             done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
         }
         stack.bind_guards();
+        // arti writes them once a minute: a process that is killed before has the same ones again.
+        stack.store_state();
         if let Some(first) = self.shared.stacks.first() {
             first.send_replace(Some(Arc::clone(&stack)));
         }

@@ -217,6 +217,11 @@ impl DataCore {
             // whoever has it lets go when it sees this.
             own.send_replace(None);
             let first = self.stack_number(0).await?;
+            let leader = self.shared.guards.leader(self.number);
+            if leader != self.number {
+                // Whose guards are this one's as well has to have written them.
+                self.stack_number(usize::from(leader)).await?.store_state();
+            }
             let stack = TorStack::beside(&first, &self.arti, self.number)?;
             own.send_replace(Some(Arc::clone(&stack)));
             return Ok(stack);

@@ -17,6 +17,7 @@ use crate::limits;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 use crate::plane::handler::Handlers;
+use crate::runtime::link_stream::check_source;
 use crate::runtime::{IoChoice, driver, memory, pinning};
 use crate::tor::ArtiSettings;
 use crate::vault::{KeyError, MasterKey};
@@ -116,6 +117,7 @@ impl Launch {
             Some(max) => arti.bounded(max / limits::MEMORY_QUEUES_ONE_OF),
             None => arti,
         };
+        check_sources(&config).map_err(LaunchError::Failed)?;
         let predecessor = find_predecessor(&config, take_over, &mut tell)?;
         let (state_dir, arti) = match &predecessor {
             Some(_) => (StateDir::beside(&config.state_dir), arti.sharing_state()),
@@ -129,6 +131,7 @@ impl Launch {
             services,
             handlers,
             stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
+            source_addresses: config.turbo.source_addresses.clone(),
             io,
             spin: config.turbo.spin,
             plan,
@@ -141,6 +144,20 @@ impl Launch {
         running.started_with = Some(Box::new(config));
         Ok(running)
     }
+}
+
+/// Whether the addresses that links shall go out from are this machine's. They may come later, as
+/// networks do at boot: whoever starts the process may try again.
+///
+/// # Errors
+/// A sentence that names the first that is not.
+pub fn check_sources(config: &Config) -> Result<(), String> {
+    for source in &config.turbo.source_addresses {
+        check_source(*source).map_err(|error| {
+            format!("turbo.source_addresses: links cannot go out from {source}: {error}")
+        })?;
+    }
+    Ok(())
 }
 
 /// The process to take over from, if that was asked for and one runs; otherwise the admin socket's

@@ -1,5 +1,6 @@
 //! What a start needs: everything checked, nothing to be looked up any more.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,6 +38,9 @@ pub struct Options {
     pub plan: Plan,
     /// Tor stacks, at most one an instance: 1 shares everything.
     pub stacks: u16,
+    /// Local addresses that links go out from, one after the other for the stacks; empty for
+    /// whichever the kernel chooses.
+    pub source_addresses: Vec<Ipv4Addr>,
     /// Bytes of memory that the process may hold; `None` for as many as there are.
     pub memory_max: Option<u64>,
     /// arti's configuration.

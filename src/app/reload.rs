@@ -187,6 +187,7 @@ mod tests {
     use crate::onion::ServiceSettings;
     use crate::plane::handler::Handlers;
     use crate::runtime::{CoreGroup, Io};
+    use crate::tor::GuardPlan;
     use crate::vault::MasterKey;
 
     /// A service with the key in a file, of this name, and so many points.
@@ -214,7 +215,10 @@ mod tests {
         let (order, reader) = watch::channel(Order::Serve);
         let io = (Io::Epoll, Duration::ZERO);
         let group = CoreGroup::new();
-        (Shared::new(group, services.to_vec(), common, io, 1, reader, None), order)
+        (
+            Shared::new(group, services.to_vec(), common, io, GuardPlan::new(1, 0), reader, None),
+            order,
+        )
     }
 
     /// The names of `services`.

@@ -13,6 +13,7 @@ use super::state_dir::{StateDir, StateDirError};
 use super::succession::Predecessor;
 use crate::onion::revision::RevisionError;
 use crate::runtime::CoreGroup;
+use crate::tor::GuardPlan;
 
 /// Why a start was refused.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +62,14 @@ pub(super) fn start_after(
     let (progress_writer, progress) = watch::channel(Progress { onions, ..Progress::default() });
     let (order, order_reader) = watch::channel(Order::Serve);
     let group = CoreGroup::new();
+    let sources = u16::try_from(options.source_addresses.len()).unwrap_or(u16::MAX);
+    let guards = GuardPlan::new(stacks, sources);
     group.set_stacks(stacks);
+    group.set_sources(options.source_addresses);
     let driver = (options.io, options.spin);
     let order_of_all = order_reader.clone();
     let shared =
-        Shared::new(group, services, common, driver, stacks, order_of_all, options.memory_max);
+        Shared::new(group, services, common, driver, guards, order_of_all, options.memory_max);
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {

@@ -25,6 +25,7 @@ impl Shared {
             turbo: self.common.instances > 0,
             io: self.io.to_string(),
             clock_skew_ms: skew,
+            tasks: self.group.cores().iter().map(|core| core.tasks() as u64).sum(),
             memory: MemoryStatus {
                 max_bytes: self.memory_max,
                 held_bytes: memory::held_bytes(),

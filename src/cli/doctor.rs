@@ -72,11 +72,34 @@ fn configured(file: Option<&Path>) -> Vec<Finding> {
         }
         Err(error) => finding(Grade::Fail, "admin socket", error.to_string()),
     });
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    findings.push(guards(&config, cpus));
+    let sources = crate::app::launch::check_sources(&config).err();
+    findings.extend(sources.map(|problem| finding(Grade::Fail, "guards", problem)));
     let keys = crate::app::launch::existing_keys(&config).err().unwrap_or_default().into_iter();
     findings.extend(keys.map(|problem| finding(Grade::Fail, "key", problem)));
     let arti = super::validate_arti(&config.arti).err().unwrap_or_default().into_iter();
     findings.extend(arti.map(|text| finding(Grade::Fail, "arti", text)));
     findings
+}
+
+/// How many guards the choice of stacks exposes the machine to.
+fn guards(config: &Config, cpus: usize) -> Finding {
+    let stacks = config.turbo.stack_count(config.turbo.instance_count(cpus));
+    let links = if stacks == 1 { "link" } else { "links" };
+    match config.turbo.guard_sets(stacks) {
+        0 | 1 => {
+            let text = format!("one set of guards, as a tor daemon has; {stacks} {links} to it");
+            finding(Grade::Ok, "guards", text)
+        }
+        sets => {
+            let text = format!(
+                "{stacks} stacks have {sets} sets of guards: {sets} times as many relays as with \
+                 one know this machine; fewer stacks, or more source_addresses, have fewer"
+            );
+            finding(Grade::Warn, "guards", text)
+        }
+    }
 }
 
 /// The state directory.
@@ -112,10 +135,12 @@ fn exit_code(findings: &[Finding]) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::ExitCode;
 
-    use super::{Grade, configured, exit_code, finding, render, state_dir};
+    use super::{Grade, configured, exit_code, finding, guards, render, state_dir};
+    use crate::config::{Config, Instances, Stacks};
 
     #[test]
     fn only_a_failure_is_a_failure() {
@@ -123,6 +148,25 @@ mod tests {
         assert_eq!(exit_code(&warned), ExitCode::SUCCESS);
         let failed = [finding(Grade::Fail, "a", "broken"), finding(Grade::Ok, "b", "fine")];
         assert_eq!(exit_code(&failed), ExitCode::from(1));
+    }
+
+    #[test]
+    fn sets_of_guards_are_counted() {
+        let with = |stacks: u16, sources: u8| {
+            let mut config = Config::from_backends(&[], true);
+            config.turbo.instances = Instances::Fixed(8);
+            config.turbo.stacks = Stacks::Number(stacks);
+            config.turbo.source_addresses =
+                (1..=sources).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect();
+            let one = guards(&config, 8);
+            (one.grade, one.text)
+        };
+        assert_eq!(with(1, 0).0, Grade::Ok);
+        assert_eq!(with(4, 4).0, Grade::Ok);
+        let (grade, text) = with(4, 0);
+        assert!(grade == Grade::Warn && text.contains("4 sets"), "{text}");
+        let (grade, text) = with(5, 2);
+        assert!(grade == Grade::Warn && text.contains("3 sets"), "{text}");
     }
 
     #[test]

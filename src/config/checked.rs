@@ -1,5 +1,6 @@
 //! The configuration that cannot be wrong: what the rest of the program is given.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,6 +80,9 @@ pub struct Turbo {
     pub instances: Instances,
     /// How many Tor stacks they share.
     pub stacks: Stacks,
+    /// Local addresses that links to guards go out from: those of stack `n` from number `n` modulo
+    /// their count. Empty: whichever the kernel chooses.
+    pub source_addresses: Vec<Ipv4Addr>,
     /// The CPUs that data cores are pinned to, in order; `None`: all that the process may use.
     pub cores: Option<Vec<usize>>,
     /// How long a data core that has nothing to do looks around before it sleeps.
@@ -89,7 +93,8 @@ impl Default for Turbo {
     fn default() -> Turbo {
         let stacks = Stacks::Number(1);
         let (instances, spin) = (Instances::Auto, Duration::ZERO);
-        Turbo { enabled: true, instances, stacks, cores: None, spin }
+        let source_addresses = Vec::new();
+        Turbo { enabled: true, instances, stacks, source_addresses, cores: None, spin }
     }
 }
 
@@ -114,6 +119,12 @@ impl Turbo {
             Stacks::Number(stacks) => stacks.min(instances),
             Stacks::PerInstance => instances,
         }
+    }
+
+    /// What `stacks` Tor stacks expose: how many sets of guards know this machine.
+    pub fn guard_sets(&self, stacks: u16) -> u16 {
+        let sources = u16::try_from(self.source_addresses.len()).unwrap_or(u16::MAX).max(1);
+        stacks.div_ceil(sources)
     }
 }
 
@@ -338,6 +349,21 @@ impl Config {
             warnings.push(format!(
                 "turbo.instances: {instances} instances on {cores} cores share them and serve no \
                  more than {cores} would; write \"auto\""
+            ));
+        }
+        let stacks = self.turbo.stack_count(instances);
+        let sets = self.turbo.guard_sets(stacks);
+        if sets > 1 {
+            warnings.push(format!(
+                "turbo.stacks: {stacks} stacks have {sets} sets of guards, so that {sets} times as \
+                 many relays as with one know this machine; fewer stacks, or more \
+                 source_addresses, have fewer"
+            ));
+        }
+        if self.turbo.source_addresses.len() > usize::from(stacks) {
+            warnings.push(format!(
+                "turbo.source_addresses: {stacks} stacks use the first {stacks} of {} addresses",
+                self.turbo.source_addresses.len()
             ));
         }
         for service in &self.services {

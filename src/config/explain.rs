@@ -98,6 +98,11 @@ fn write_turbo(config: &Config, out: &mut String) -> std::fmt::Result {
         Stacks::PerInstance => writeln!(out, "stacks = \"per-instance\"")?,
         Stacks::Number(stacks) => writeln!(out, "stacks = {stacks}")?,
     }
+    writeln!(
+        out,
+        "source_addresses = {:?}",
+        turbo.source_addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    )?;
     match &turbo.cores {
         Some(cores) => writeln!(out, "cores = {cores:?}")?,
         None => writeln!(out, "# cores is not set: every CPU that the process may use")?,

@@ -97,6 +97,8 @@ pub(super) struct RawTurbo {
     pub instances: Option<At<Scalar>>,
     /// `stacks`
     pub stacks: Option<At<Scalar>>,
+    /// `source_addresses`
+    pub source_addresses: Option<At<Vec<At<String>>>>,
     /// `cores`
     pub cores: Option<At<Vec<At<i64>>>>,
     /// `spin_us`
@@ -248,6 +250,7 @@ fn read_turbo<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawTurbo
         enabled: table.boolean("enabled", d),
         instances: table.scalar("instances", "a whole number or \"auto\"", d),
         stacks: table.scalar("stacks", "a whole number or \"per-instance\"", d),
+        source_addresses: table.texts("source_addresses", d),
         cores: table.integers("cores", d),
         spin_us: table.integer("spin_us", d),
     }

@@ -192,6 +192,24 @@ impl<'t, 'i> TableReader<'t, 'i> {
         Some(value.with(numbers))
     }
 
+    /// A list of texts.
+    pub(super) fn texts(
+        &self,
+        name: &str,
+        document: &mut Document<'i>,
+    ) -> Option<At<Vec<At<String>>>> {
+        let value = self.value(name, document)?;
+        let elements = self.elements(&value, "a list of texts, as in [\"a\", \"b\"]", document)?;
+        let mut texts = Vec::new();
+        for element in elements {
+            match element.value.as_str() {
+                Some(text) => texts.push(element.with(text.to_owned())),
+                None => document.wrong_type(&element, "a text in quotes"),
+            }
+        }
+        Some(value.with(texts))
+    }
+
     /// A list whose elements are texts, or tables with keys of `schema`.
     pub(super) fn texts_or_tables(
         &self,

@@ -56,8 +56,10 @@ pub(super) const BACKEND: Table =
 pub(super) const REMOTE: Table = Table { heading: "[[service.remote]]", keys: &["address"] };
 
 /// In-process instances.
-pub(super) const TURBO: Table =
-    Table { heading: "[turbo]", keys: &["enabled", "instances", "stacks", "cores", "spin_us"] };
+pub(super) const TURBO: Table = Table {
+    heading: "[turbo]",
+    keys: &["enabled", "instances", "stacks", "source_addresses", "cores", "spin_us"],
+};
 
 /// C tor daemons.
 pub(super) const CTOR: Table = Table { heading: "[ctor]", keys: &["instances", "extra_torrc"] };

@@ -195,6 +195,16 @@ fn a_wrong_value_says_what_to_write() {
         (turbo("instances = -1"), 6, "turbo.instances", "from 1 to 256"),
         (turbo("stacks = \"per_instance\""), 6, "turbo.stacks", "write \"per-instance\""),
         (turbo("stacks = 3\ninstances = 2"), 6, "turbo.stacks", "more than the 2 instances"),
+        (turbo("source_addresses = \"192.0.2.1\""), 6, "turbo.source_addresses", "a list of texts"),
+        (turbo("source_addresses = [1]"), 6, "turbo.source_addresses[0]", "a text in quotes"),
+        (turbo("source_addresses = [\"::1\"]"), 6, "turbo.source_addresses[0]", "no IPv4 address"),
+        (turbo("source_addresses = [\"0.0.0.0\"]"), 6, "turbo.source_addresses[0]", "no IPv4"),
+        (
+            turbo("source_addresses = [\"192.0.2.1\", \"192.0.2.1\"]"),
+            6,
+            "turbo.source_addresses[1]",
+            "name each address once",
+        ),
         (turbo("cores = [1, 1]"), 6, "turbo.cores[1]", "name each CPU once"),
         (turbo("spin_us = 1001"), 6, "turbo.spin_us", "from 0 to 1000"),
         (turbo("cores = []"), 6, "turbo.cores", "at least one CPU"),
@@ -357,6 +367,19 @@ fn the_command_line_alone_is_a_configuration_and_has_the_last_word() {
 }
 
 #[test]
+fn what_more_stacks_expose_is_warned_of() {
+    let found = |turbo: &str| {
+        good(&format!("{MINIMAL}[turbo]\ninstances = 4\n{turbo}\n")).machine_warnings(4)
+    };
+    assert!(found("stacks = 1").is_empty());
+    assert!(found("stacks = 2\nsource_addresses = [\"192.0.2.1\", \"192.0.2.2\"]").is_empty());
+    let two = found("stacks = \"per-instance\"\nsource_addresses = [\"192.0.2.1\", \"192.0.2.2\"]");
+    assert!(two.len() == 1 && two[0].contains("4 stacks have 2 sets"), "{two:?}");
+    let idle = found("source_addresses = [\"192.0.2.1\", \"192.0.2.2\"]");
+    assert!(idle.len() == 1 && idle[0].contains("the first 1 of 2"), "{idle:?}");
+}
+
+#[test]
 fn instances_that_do_not_fit_the_machine_are_warned_of() {
     let with = |turbo: &str| good(&format!("{MINIMAL}[turbo]\n{turbo}\n"));
     assert!(with("instances = \"auto\"").machine_warnings(4).is_empty());
@@ -397,6 +420,7 @@ cores = [1, 0]
 spin_us = 50
 instances = 2
 stacks = "per-instance"
+source_addresses = ["192.0.2.1", "192.0.2.2"]
 [log]
 level = "warn,rustbalance=debug"
 format = "json"

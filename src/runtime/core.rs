@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -62,6 +63,11 @@ impl CoreHandle {
         self.id
     }
 
+    /// Tasks that live on that core.
+    pub fn tasks(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Run `task` on that core. `false` when the core has ended: then it is dropped unrun.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
         self.queue.spawn(task)
@@ -97,6 +103,8 @@ pub struct CoreGroup {
     links_placed: AtomicUsize,
     /// Tor stacks that the cores share: data core `n` belongs to stack `n % stacks`.
     stacks: AtomicUsize,
+    /// Local addresses that links go out from: see [`CoreGroup::set_sources`].
+    sources: OnceLock<Vec<Ipv4Addr>>,
     /// Links that are open now.
     links: RwLock<Vec<std::sync::Weak<LinkRecord>>>,
     /// Numbers handed out to links so far.
@@ -188,6 +196,20 @@ impl CoreGroup {
     /// Say how many Tor stacks there are. Before any link opens.
     pub fn set_stacks(&self, stacks: u16) {
         self.stacks.store(usize::from(stacks.max(1)), Ordering::Relaxed);
+    }
+
+    /// Say which local addresses links go out from, once and before any link opens: those of stack
+    /// `n` from number `n` modulo their count, or from whichever the kernel chooses where there are
+    /// none.
+    pub fn set_sources(&self, sources: Vec<Ipv4Addr>) {
+        let _ = self.sources.set(sources);
+    }
+
+    /// The local address that links of the calling core's stack go out from, where that is set.
+    pub(super) fn source(&self) -> Option<Ipv4Addr> {
+        let sources = self.sources.get()?;
+        let turn = usize::from(self.stack_of(current_core())).checked_rem(sources.len())?;
+        sources.get(turn).copied()
     }
 
     /// The stack that a core belongs to; the control core belongs to the first.

@@ -113,6 +113,11 @@ impl RunQueue {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many tasks live.
+    pub(super) fn len(&self) -> usize {
+        self.tasks().as_ref().map_or(0, Slab::len)
+    }
+
     /// Run `future` on this core, from any thread. `false` when the core has ended: then it is
     /// dropped unrun.
     pub(super) fn spawn(

@@ -13,15 +13,17 @@
 //! Made by [`super::CoreRuntime`]'s `connect`, owned by the TLS stream above it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tor_rtcompat::StreamOps;
 
 use super::core::{CoreId, LinkRecord, current_core, current_group};
@@ -50,15 +52,46 @@ pub struct LinkStream {
     record: Option<Arc<LinkRecord>>,
 }
 
+/// Whether links can go out from an address.
+///
+/// # Errors
+/// What `bind(2)` says: `EADDRNOTAVAIL` for an address that this machine does not have.
+pub fn check_source(source: Ipv4Addr) -> io::Result<()> {
+    std::net::UdpSocket::bind((source, 0)).map(drop)
+}
+
+/// A socket for a link to `peer`, which goes out from `source` if there is one.
+fn unconnected(peer: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<socket2::Socket> {
+    let domain = socket2::Domain::for_address(peer);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    if let Some(source) = source {
+        if !peer.is_ipv4() {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        // The port is chosen when the peer is known (ip(7)): one port can then serve many peers.
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    Ok(socket)
+}
+
 impl LinkStream {
-    /// Connect to a relay's OR port from the calling core.
+    /// Connect to a relay's OR port from the calling core, and from the address of its stack where
+    /// one is set.
     ///
     /// # Errors
-    /// What `connect(2)` says.
+    /// What `bind(2)` and `connect(2)` say; `EADDRNOTAVAIL` for a relay's IPv6 address where links
+    /// go out from IPv4 addresses.
     pub(super) async fn connect(peer: SocketAddr) -> io::Result<LinkStream> {
+        let group = current_group();
+        let socket = unconnected(peer, group.as_ref().and_then(|group| group.source()))?;
         let socket = match ring::current_office() {
-            Some(office) => Socket::Ring(ring::connect(office, peer.into()).await?),
-            None => Socket::Tokio(TcpStream::connect(peer).await?, current_core()),
+            Some(office) => Socket::Ring(ring::connect_socket(office, socket, peer.into()).await?),
+            None => {
+                socket.set_nonblocking(true)?;
+                let socket = TcpSocket::from_std_stream(socket.into());
+                Socket::Tokio(socket.connect(peer).await?, current_core())
+            }
         };
         // Cells are batched above us; what is flushed shall leave now.
         match &socket {
@@ -70,7 +103,7 @@ impl LinkStream {
             ahead: Box::default(),
             start: 0,
             end: 0,
-            record: current_group().map(|group| group.record_link(peer)),
+            record: group.map(|group| group.record_link(peer)),
         })
     }
 

@@ -553,5 +553,17 @@ pub(super) async fn connect(office: Arc<Office>, peer: SockAddr) -> io::Result<S
         socket.set_nonblocking(false)?;
         return Ok(Socket::new(OwnedFd::from(socket), office));
     }
+    connect_socket(office, socket, peer).await
+}
+
+/// Connect a socket that is there already over TCP, on the calling thread's ring.
+///
+/// # Errors
+/// What `connect(2)` says.
+pub(super) async fn connect_socket(
+    office: Arc<Office>,
+    socket: socket2::Socket,
+    peer: SockAddr,
+) -> io::Result<Socket> {
     connect::connect(&office, OwnedFd::from(socket), peer).await
 }

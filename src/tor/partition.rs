@@ -1,5 +1,10 @@
-//! Disjoint guards for several stacks: every relay belongs to exactly one stack, by a hash of its
-//! identity, and a stack may use its own relays as guards alone.
+//! Which stack has which relays as guards.
+//!
+//! Every relay belongs to exactly one share, by a hash of its identity, and a stack may use the
+//! relays of its share alone as guards. Stacks whose links go out from different addresses of this
+//! machine have one share, and one set of guards, between them: a guard then has one link from each
+//! of the addresses, which it does not take for one client that wants too much. The first of them
+//! chooses the guards and the others follow ([`GuardPlan::leader`]).
 //!
 //! arti has no "not these relays" for guards, but a list of addresses that may be reached; the list
 //! is made anew with every consensus. A share of the relays is as good as all of them for one
@@ -16,7 +21,38 @@ use tor_netdoc::types::policy::AddrPortPattern;
 
 use crate::runtime::CoreRuntime;
 
-/// One stack among several.
+/// How the guards are divided among the stacks of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardPlan {
+    /// How many stacks there are, at least one.
+    stacks: u16,
+    /// How many of them have different source addresses, at least one.
+    sources: u16,
+}
+
+impl GuardPlan {
+    /// For so many stacks, and so many source addresses: 0 where the kernel chooses the one.
+    pub fn new(stacks: u16, sources: u16) -> GuardPlan {
+        GuardPlan { stacks: stacks.max(1), sources: sources.max(1) }
+    }
+
+    /// How many stacks there are.
+    pub fn stacks(self) -> u16 {
+        self.stacks
+    }
+
+    /// The stack whose guards are those of `stack` as well: itself or an earlier one.
+    pub fn leader(self, stack: u16) -> u16 {
+        stack - stack % self.sources
+    }
+
+    /// The share of a stack.
+    pub(super) fn share(self, stack: u16) -> Share {
+        Share { number: stack / self.sources, of: self.stacks.div_ceil(self.sources) }
+    }
+}
+
+/// One share of the relays among several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     /// Which one, from 0.
@@ -26,7 +62,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Whether a relay with this identity belongs to this stack.
+    /// Whether a relay with this identity belongs to this share.
     fn owns(self, identity: &[u8]) -> bool {
         let hash: [u8; 32] =
             Sha3_256::new().chain_update(b"guard share").chain_update(identity).finalize().into();
@@ -36,7 +72,7 @@ impl Share {
         number % u64::from(self.of) == u64::from(self.number)
     }
 
-    /// What this stack may use as guards, by this consensus.
+    /// What stacks of this share may use as guards, by this consensus.
     fn filter(self, reachable: &[AddrPortPattern], netdir: &NetDir) -> GuardFilter {
         let own = netdir.relays().filter(|relay| {
             relay.identity(RelayIdType::Rsa).is_some_and(|identity| self.owns(identity.as_bytes()))
@@ -69,10 +105,25 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
-    use super::Share;
+    use super::{GuardPlan, Share};
 
     #[test]
-    fn every_relay_belongs_to_exactly_one_stack_and_shares_are_alike() {
+    fn stacks_with_different_source_addresses_have_the_same_guards() {
+        let shares = |plan: GuardPlan| -> Vec<(u16, u16, u16)> {
+            let share =
+                |stack| (plan.share(stack).number, plan.share(stack).of, plan.leader(stack));
+            (0..plan.stacks()).map(share).collect()
+        };
+        assert_eq!(shares(GuardPlan::new(0, 0)), [(0, 1, 0)]);
+        assert_eq!(shares(GuardPlan::new(3, 0)), [(0, 3, 0), (1, 3, 1), (2, 3, 2)]);
+        assert_eq!(shares(GuardPlan::new(3, 1)), shares(GuardPlan::new(3, 0)));
+        assert_eq!(shares(GuardPlan::new(3, 8)), [(0, 1, 0), (0, 1, 0), (0, 1, 0)]);
+        let two = [(0, 3, 0), (0, 3, 0), (1, 3, 2), (1, 3, 2), (2, 3, 4)];
+        assert_eq!(shares(GuardPlan::new(5, 2)), two);
+    }
+
+    #[test]
+    fn every_relay_belongs_to_exactly_one_share_and_shares_are_alike() {
         for of in [1, 2, 3, 8] {
             let mut sizes = vec![0_u32; usize::from(of)];
             for relay in 0..4000_u32 {

@@ -1,6 +1,6 @@
 //! A Tor stack: link manager, guard manager, circuit manager and directory, without a TorClient.
-//! One for the whole process by default; further ones have guards of their own
-//! ([`TorStack::beside`]).
+//! One for the whole process by default; further ones have guards of their
+//! own, or those of another stack ([`TorStack::beside`]).
 //!
 //! ```text
 //!      data core 0         data core 1          control core
@@ -32,7 +32,7 @@ use tor_persist::{FsStateMgr, StateMgr};
 use tor_rtcompat::scheduler::TaskHandle;
 
 use super::config::{ArtiSettings, report};
-use super::partition::Share;
+use super::partition::GuardPlan;
 use super::skew::Skews;
 use super::state::StateFiles;
 use crate::limits;
@@ -89,24 +89,34 @@ struct Managers {
 }
 
 impl Managers {
-    /// Make them; `directory_name` is where their state lies, beside the directory cache.
+    /// Make them, for stack `number` of those in the plan. Their state lies beside the directory
+    /// cache.
     fn new(
         settings: &ArtiSettings,
-        directory_name: &str,
+        (plan, number): (GuardPlan, u16),
         memory: &Arc<MemoryQuotaTracker>,
     ) -> Result<Managers, StackError> {
         let (runtime, config) = (CoreRuntime, settings.config());
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
-        let state_dir = directory.cache_dir.with_file_name(directory_name);
+        let state_dir = |stack: u16| match stack {
+            0 => directory.cache_dir.with_file_name("state"),
+            _ => directory.cache_dir.with_file_name(format!("state-{stack}")),
+        };
         let state_error = |error: tor_persist::Error| StackError::State {
-            path: state_dir.clone(),
+            path: state_dir(number),
             problem: report(&error),
         };
-        let files = FsStateMgr::from_path_and_mistrust(&state_dir, config.fs_mistrust());
-        let state = StateFiles(files.map_err(state_error)?);
+        let files = |stack| {
+            let files = FsStateMgr::from_path_and_mistrust(state_dir(stack), config.fs_mistrust());
+            files.map_err(state_error)
+        };
+        let leader = Some(plan.leader(number)).filter(|leader| *leader != number);
+        let leader = leader.map(files).transpose()?;
+        let state = StateFiles::new(files(number)?, leader);
         // arti's own task takes the lock once the other process has ended.
-        if !state.try_lock().map_err(state_error)?.held() && !settings.shares_state() {
-            return Err(StackError::Locked { path: state_dir });
+        let locked = state.try_lock().map_err(state_error)?.held() || state.has_own();
+        if !locked && !settings.shares_state() {
+            return Err(StackError::Locked { path: state_dir(number) });
         }
         let params = NetParameters::from_map(settings.override_net_params());
         let chanmgr = ChanMgr::new(
@@ -150,8 +160,10 @@ pub struct TorStack {
     dirmgr: Option<Arc<DirMgr<CoreRuntime>>>,
     /// The directory, the same for all stacks.
     directory: Arc<dyn NetDirProvider>,
-    /// Which relays may be its guards.
-    share: Share,
+    /// Which stack has which relays as guards.
+    plan: GuardPlan,
+    /// Which stack this is.
+    number: u16,
     /// Addresses that guards may have, as the user restricted them.
     reachable: Vec<AddrPortPattern>,
     /// What relays say of our clock.
@@ -175,17 +187,17 @@ pub struct BootstrapProgress {
 }
 
 impl TorStack {
-    /// Make the first stack, with the directory, of a process that has `stacks` of them. Call on
-    /// the control core, with the data cores already in the group.
+    /// Make the first stack, with the directory, of a process. Call on the control core, with
+    /// the data cores already in the group.
     ///
     /// # Errors
     /// [`StackError`]; nothing is running afterwards.
-    pub fn new(settings: &ArtiSettings, stacks: u16) -> Result<Arc<TorStack>, StackError> {
+    pub fn new(settings: &ArtiSettings, plan: GuardPlan) -> Result<Arc<TorStack>, StackError> {
         let config = settings.config();
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
         let memory = MemoryQuotaTracker::new(&CoreRuntime, settings.memory().clone())
             .map_err(manager("account for memory"))?;
-        let managers = Managers::new(settings, "state", &memory)?;
+        let managers = Managers::new(settings, (plan, 0), &memory)?;
         let store = DirMgrStore::new(&directory, CoreRuntime, false)
             .map_err(manager("open the directory cache"))?;
         let circmgr = Arc::clone(&managers.circmgr);
@@ -194,17 +206,22 @@ impl TorStack {
         let provider: Arc<dyn NetDirProvider> = Arc::clone(&dirmgr) as _;
         let mut tasks = managers.launch(&provider)?;
         tasks.extend(DirProvider::download_task_handle(&dirmgr));
-        let share = Share { number: 0, of: stacks };
-        let reachable = settings.reachable().to_vec();
-        let dirmgr = Some(dirmgr);
-        let (directory, skews) = (provider, Skews::default());
-        let stack =
-            TorStack { managers, dirmgr, directory, share, reachable, skews, memory, tasks };
-        Ok(Arc::new(stack))
+        Ok(Arc::new(TorStack {
+            managers,
+            dirmgr: Some(dirmgr),
+            directory: provider,
+            plan,
+            number: 0,
+            reachable: settings.reachable().to_vec(),
+            skews: Skews::default(),
+            memory,
+            tasks,
+        }))
     }
 
-    /// Make a further stack, whose guards are no guards of the others. Call on the data core that
-    /// it shall live on, when `first` has a directory.
+    /// Make a further stack, whose guards are those of its leader in the plan, or, if it leads
+    /// itself, no guards of any other. Call on the data core that it shall live on, when `first`
+    /// has a directory and the leader has written its guards ([`TorStack::store_state`]).
     ///
     /// # Errors
     /// [`StackError`]; nothing is running afterwards.
@@ -214,17 +231,25 @@ impl TorStack {
         number: u16,
     ) -> Result<Arc<TorStack>, StackError> {
         let memory = Arc::clone(&first.memory);
-        let managers = Managers::new(settings, &format!("state-{number}"), &memory)?;
+        let plan = first.plan;
+        let managers = Managers::new(settings, (plan, number), &memory)?;
         let directory = first.directory();
-        let share = Share { number, of: first.share.of };
         // Before the managers see the directory, and choose guards from it.
         let reachable = settings.reachable().to_vec();
-        share.apply(&reachable, &managers.guardmgr, &directory);
+        plan.share(number).apply(&reachable, &managers.guardmgr, &directory);
         let tasks = managers.launch(&directory)?;
         let (dirmgr, skews) = (None, Skews::default());
-        let stack =
-            TorStack { managers, dirmgr, directory, share, reachable, skews, memory, tasks };
-        Ok(Arc::new(stack))
+        Ok(Arc::new(TorStack {
+            managers,
+            dirmgr,
+            directory,
+            plan,
+            number,
+            reachable,
+            skews,
+            memory,
+            tasks,
+        }))
     }
 
     /// Keep this stack's guards apart from the others', for as long as the future is polled.
@@ -239,7 +264,8 @@ impl TorStack {
     /// Bind this stack's guards to its share of the relays, by the directory as it is now. Before
     /// circuits are asked of it.
     pub fn bind_guards(&self) {
-        self.share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
+        let share = self.plan.share(self.number);
+        share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
     }
 
     /// Get a directory that circuits can be built with. Retries by itself; cancel by dropping.
@@ -286,7 +312,7 @@ impl TorStack {
     /// Hear what the relays of new links say of our clock.
     pub async fn learn_clock_skew(&self) {
         let links = open_links();
-        let links: Vec<_> = links.iter().filter(|link| link.stack == self.share.number).collect();
+        let links: Vec<_> = links.iter().filter(|link| link.stack == self.number).collect();
         let numbers: Vec<u64> = links.iter().map(|link| link.number).collect();
         self.skews.keep_only(&numbers);
         for link in links.into_iter().filter(|link| !self.skews.knows(link.number)) {

@@ -205,6 +205,15 @@ impl Lab {
         }
     }
 
+    /// A further address of the machine that services run on.
+    ///
+    /// # Errors
+    /// Without namespaces: there every address of 127.0.0.0/8 is the machine's own.
+    pub fn add_address(&self) -> Result<String> {
+        let namespaces = self.record.namespaces.as_ref();
+        namespaces.context("the lab has no namespaces")?.add_service_address()
+    }
+
     /// Have the keeper end a process of the caller's when this handle ends, if it still runs then.
     ///
     /// # Errors

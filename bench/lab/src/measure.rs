@@ -59,13 +59,23 @@ pub fn thread_cpu_seconds(pid: u32) -> HashMap<String, f64> {
 /// Established TCP connections of a process to each relay's OR port, by nickname.
 pub fn connections_to_relays(pid: u32, relays: &[Relay]) -> HashMap<String, usize> {
     let mut by_nickname = HashMap::new();
+    for (_, nickname) in links(pid, relays) {
+        *by_nickname.entry(nickname).or_insert(0) += 1;
+    }
+    by_nickname
+}
+
+/// Established TCP connections of a process to the relays' OR ports: from which local address to
+/// which relay's nickname.
+pub fn links(pid: u32, relays: &[Relay]) -> Vec<(String, String)> {
+    let mut links = Vec::new();
     let inodes = socket_inodes(pid);
     // The file shows the sockets of the process's own namespace.
     let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (Some(remote), Some(state), Some(inode)) =
-            (fields.get(2), fields.get(3), fields.get(9))
+        let (Some(local), Some(remote), Some(state), Some(inode)) =
+            (fields.get(1), fields.get(2), fields.get(3), fields.get(9))
         else {
             continue;
         };
@@ -73,12 +83,15 @@ pub fn connections_to_relays(pid: u32, relays: &[Relay]) -> HashMap<String, usiz
         if !established || !inodes.contains(&inode.to_string()) {
             continue;
         }
-        let Some(remote) = parse_address(remote) else { continue };
+        let (Some(local), Some(remote)) = (parse_address(local), parse_address(remote)) else {
+            continue;
+        };
+        let local = local.split(':').next().unwrap_or_default().to_owned();
         if let Some(relay) = relays.iter().find(|relay| relay.or_address() == remote) {
-            *by_nickname.entry(relay.nickname.clone()).or_insert(0) += 1;
+            links.push((local, relay.nickname.clone()));
         }
     }
-    by_nickname
+    links
 }
 
 /// Inodes of the sockets that a process holds.

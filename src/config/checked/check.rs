@@ -1,6 +1,7 @@
 //! From what was typed to what it means: the top of the file, `[turbo]` and `[admin]`.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -176,6 +177,9 @@ fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Opt
         None => Stacks::Number(1),
         Some(typed) => check_stacks(typed, instances, checker)?,
     };
+    let source_addresses = raw.source_addresses.as_ref();
+    let source_addresses =
+        source_addresses.map(|typed| check_sources(typed, checker)).unwrap_or_default();
     let cores = raw.cores.as_ref().map(|typed| check_cores(typed, checker));
     let spin_us = checker.number(raw.spin_us.as_ref(), 0..=SPIN_MICROSECONDS_MAX, 0);
     let enabled = raw.enabled.as_ref().is_none_or(|typed| typed.value);
@@ -185,7 +189,7 @@ fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Opt
         checker.warnings.push(warning.to_owned());
     }
     let spin = Duration::from_micros(spin_us.into());
-    Some(Turbo { enabled, instances, stacks, cores, spin })
+    Some(Turbo { enabled, instances, stacks, source_addresses, cores, spin })
 }
 
 /// `turbo.instances`
@@ -235,6 +239,30 @@ fn check_stacks(
             None
         }
     }
+}
+
+/// `turbo.source_addresses`
+fn check_sources(typed: &At<Vec<At<String>>>, checker: &mut Checker<'_>) -> Vec<Ipv4Addr> {
+    let mut sources = Vec::new();
+    for typed in &typed.value {
+        let address = typed.value.parse::<Ipv4Addr>().ok();
+        let usable = address.filter(|address| {
+            !(address.is_unspecified() || address.is_multicast() || address.is_broadcast())
+        });
+        match usable {
+            Some(address) if !sources.contains(&address) => sources.push(address),
+            Some(address) => {
+                let reason = format!("{address} is in the list already");
+                checker.problems.push(typed.problem(reason, "name each address once"));
+            }
+            None => {
+                let reason = format!("\"{}\" is no IPv4 address of a machine", typed.value);
+                let fix = "write addresses of this machine, as in [\"192.0.2.1\", \"192.0.2.2\"]";
+                checker.problems.push(typed.problem(reason, fix));
+            }
+        }
+    }
+    sources
 }
 
 /// `turbo.cores`
