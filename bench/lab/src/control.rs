@@ -139,6 +139,24 @@ impl Control {
         }
     }
 
+    /// The nickname of the relay at which tor introduces itself during `request`.
+    ///
+    /// # Errors
+    /// When the request fails, or tor builds no circuit to an introduction point for it.
+    pub fn introduction_point(&mut self, request: impl FnOnce() -> Result<()>) -> Result<String> {
+        self.command("SETEVENTS CIRC")?;
+        request()?;
+        loop {
+            let (_, _, text) = self.reply_line()?;
+            // CIRC number BUILT $fingerprint~nickname,... PURPOSE=... (control-spec 4.1.1).
+            let mut fields = text.split(' ');
+            if fields.nth(2) == Some("BUILT") && text.contains("PURPOSE=HS_CLIENT_INTRO") {
+                let point = fields.next().and_then(|path| path.rsplit('~').next());
+                return Ok(point.context("a circuit without relays")?.to_owned());
+            }
+        }
+    }
+
     /// Make tor forget descriptors and circuits.
     ///
     /// # Errors
