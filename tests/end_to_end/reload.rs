@@ -106,7 +106,7 @@ fn services_come_change_and_go_without_a_gap_for_the_others() {
         changes.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
         fetched
     });
-    assert!(fetched.count >= 10, "only {} requests", fetched.count);
+    assert!(fetched.count >= 3, "only {} requests", fetched.count);
     assert!(fetched.failed.is_empty(), "{fetched:#?}\n{}", service.log());
     // What was open before everything is open still, and it is the same process.
     echoes(&mut stream);
