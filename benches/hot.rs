@@ -248,12 +248,10 @@ fn backend() -> std::net::SocketAddr {
 
 /// The copy loop, from a TCP backend to a client that is always ready.
 fn relay(criterion: &mut Criterion) {
-    let plane = Plane::new(vec![PortConfig {
-        virtual_first: 80,
-        virtual_last: 80,
-        target: PortTarget::Backends(vec![BackendAddress::Tcp(backend())]),
-        connect_timeout: Duration::from_secs(5),
-    }]);
+    let plane = Plane::new(vec![PortConfig::new(
+        80,
+        PortTarget::backends([BackendAddress::Tcp(backend())]),
+    )]);
     let mut group = criterion.benchmark_group("relay");
     group.throughput(Throughput::Bytes(BODY_BYTES as u64)).sample_size(20);
     group.bench_function("a body of 4 MiB from a backend", |bencher| {

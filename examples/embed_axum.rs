@@ -16,7 +16,6 @@
 use std::alloc::System;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
@@ -111,8 +110,7 @@ async fn page(ConnectInfo(client): ConnectInfo<Client>) -> String {
 
 /// What is behind port 80.
 fn port_80(target: PortTarget) -> Vec<PortConfig> {
-    let connect_timeout = Duration::from_secs(5);
-    vec![PortConfig { virtual_first: 80, virtual_last: 80, target, connect_timeout }]
+    vec![PortConfig::new(80, target)]
 }
 
 #[tokio::main]
@@ -172,7 +170,7 @@ async fn steer(running: &Running) -> Result<()> {
             "maintenance" => running.set_ports("main", port_80(PortTarget::Hello))?,
             "open" => {
                 let shop = BackendAddress::Handler("shop".to_owned());
-                running.set_ports("main", port_80(PortTarget::Backends(vec![shop])))?;
+                running.set_ports("main", port_80(PortTarget::backends([shop])))?;
             }
             "stop" => break,
             other => println!("{other}? status, maintenance, open or stop"),

@@ -2,7 +2,8 @@
 //!
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
 //! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
-//! is one line of JSON; `{"error":"..."}` is the answer to what is not understood. With
+//! is one line of JSON; `{"error":"..."}` is the answer to what is not understood.
+//! `{"command":"backend"}` with an address and an order takes a backend out or puts it back. With
 //! `{"command":"handover"}` a new process takes over from this one ([`succession`]). Lines, time
 //! and connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no
 //! other area.
@@ -18,6 +19,23 @@ pub mod succession;
 #[cfg(feature = "admin")]
 pub use self::server::{AdminError, Place, check, serve};
 
+pub use crate::plane::status::BackendOrder;
+
+/// What is wanted of a backend, and of which one.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BackendRequest {
+    /// Its address, as status shows it.
+    pub address: String,
+    /// The service; `None`: every one.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// The virtual port; `None`: every one.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// What is wanted.
+    pub order: BackendOrder,
+}
+
 /// Where answers come from.
 pub trait StatusSource: Send + Sync + 'static {
     /// The status of everything.
@@ -27,6 +45,12 @@ pub trait StatusSource: Send + Sync + 'static {
     #[cfg(feature = "admin")]
     fn succession(&self) -> Option<&dyn succession::Succession> {
         None
+    }
+
+    /// Do what is wanted of backends, and say how many were meant: by default, of none.
+    fn order_backend(&self, request: &BackendRequest) -> usize {
+        let _ = request;
+        0
     }
 
     /// The published descriptors: by default, those of the status, for each service.

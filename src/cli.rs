@@ -4,6 +4,7 @@
 //! `sysexits.h`.
 
 pub mod args;
+pub mod backend;
 pub mod check;
 pub mod doctor;
 pub mod key;
@@ -37,6 +38,7 @@ pub fn main() -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Descriptor(args) => status::descriptor(&args),
+        Command::Backend(args) => backend::run(&args),
     }
 }
 

@@ -45,6 +45,42 @@ pub const STREAMS_PER_CIRCUIT_MAX: u32 = 65_535;
 /// Wait for a backend to accept, unless configured: backends are near.
 pub const BACKEND_CONNECT_SECONDS_DEFAULT: u64 = 5;
 
+/// Largest weight of a backend.
+pub const BACKEND_WEIGHT_MAX: u16 = 100;
+
+/// Largest number of connections of a backend that can be configured.
+pub const BACKEND_CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// Streams of a port that may wait for a connection, unless configured.
+pub const BACKEND_QUEUE_DEFAULT: u32 = 1024;
+
+/// Most that can be configured: each holds a stream of a client's circuit.
+pub const BACKEND_QUEUE_MAX: u32 = 65_536;
+
+/// How long each may wait, unless configured: a Tor client has waited for seconds already.
+pub const BACKEND_QUEUE_SECONDS_DEFAULT: u64 = 10;
+
+/// Time from one health check to the next, unless configured (HAProxy's `inter`).
+pub const CHECK_INTERVAL_SECONDS_DEFAULT: u64 = 2;
+
+/// Longest that can be configured.
+pub const CHECK_INTERVAL_SECONDS_MAX: u64 = 3600;
+
+/// Time for the answer to a health check, unless configured.
+pub const CHECK_TIMEOUT_SECONDS_DEFAULT: u64 = 2;
+
+/// Good checks until a backend is up, unless configured (HAProxy's `rise`).
+pub const CHECK_RISE_DEFAULT: u32 = 2;
+
+/// Bad checks until a backend is down, unless configured (HAProxy's `fall`).
+pub const CHECK_FALL_DEFAULT: u32 = 3;
+
+/// Most checks in a row that can be asked for.
+pub const CHECK_RISE_FALL_MAX: u32 = 100;
+
+/// Longest slow start that can be configured.
+pub const BACKEND_SLOW_START_SECONDS_MAX: u64 = 3600;
+
 /// Longest wait for a backend that can be configured. A Tor client gives up a BEGIN earlier.
 pub const BACKEND_CONNECT_SECONDS_MAX: u64 = 120;
 
@@ -87,6 +123,22 @@ pub const RELAY_LINGER_SECONDS: u64 = 60;
 /// All attempts to find a backend for one stream together: a C tor client gives up after two
 /// minutes (`SocksTimeout`).
 pub const BACKEND_ATTEMPTS_SECONDS_MAX: u64 = 120;
+
+/// A backend that refused is left alone for this long, twice as long after each further refusal.
+pub const BACKEND_ASIDE_MS_MIN: u64 = 1000;
+
+/// Longest time that a backend is left alone without being tried again.
+pub const BACKEND_ASIDE_MS_MAX: u64 = 30_000;
+
+/// A stream that waits for a connection looks again after this long, even if none has ended:
+/// a backend may have come back.
+pub const BACKEND_QUEUE_LOOK_MS: u64 = 1000;
+
+/// A backend that has come up begins with this share of its weight, in percent.
+pub const BACKEND_SLOW_START_PERCENT_MIN: u64 = 10;
+
+/// Head of an answer to a health check that is read at most.
+pub const CHECK_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Wait before a unix socket whose queue is full is tried again: such a connect(2) does not wait.
 pub const BACKEND_QUEUE_FULL_WAIT_MS: u64 = 10;

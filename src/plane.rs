@@ -1,9 +1,12 @@
 //! The stream plane: brings the streams of clients to backends.
 //!
 //! ```text
-//!   base::stream::IncomingStream --port?--> backend (round robin) --connect--> relay --> end
-//!                     |                          |  refused: the next backend
+//!   base::stream::IncomingStream --port?--> port::choose --connect--> relay --> end
+//!                     |                          |  |  refused: another backend
+//!                     |                          |  '-- all full: wait in the queue
 //!                     '-- unknown port: END      '-- none left: END
+//!
+//!   health::watch (control core) --up or down--> backend
 //! ```
 //!
 //! Shared by all cores; each stream is served on the core that carries its circuit. Knows nothing
@@ -18,6 +21,7 @@
 //! | every backend refused | CONNECTREFUSED | connection refused |
 //! | the last backend tried was silent | TIMEOUT | TTL expired |
 //! | no descriptor, port or memory left here | RESOURCELIMIT | general failure |
+//! | every backend has all connections it may, for too long | RESOURCELIMIT | general failure |
 //!
 //! EXITPOLICY would be "not allowed by ruleset", and INTERNAL makes clients give up the circuit.
 
@@ -25,40 +29,30 @@ mod backend;
 mod buffers;
 pub mod config;
 pub mod handler;
+pub mod health;
 mod hello;
+mod port;
+mod proxy_protocol;
+mod queue;
+mod select;
 pub mod status;
 mod stream;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use self::backend::{Backend, ConnectError};
-use self::config::{PortConfig, PortTarget};
+use self::config::{BackendAddress, PortConfig, PortTarget};
 use self::handler::Handlers;
-use self::status::BackendStatus;
+use self::port::{Choice, Port};
+use self::select::Set;
+use self::status::{BackendOrder, BackendStatus};
 pub use self::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{EndReason, IncomingStream};
 use crate::limits;
-
-/// One virtual port, or a range of them with the same backends.
-#[derive(Debug)]
-struct Port {
-    /// What was configured.
-    config: PortConfig,
-    /// The backends, in order; none for the built-in page.
-    backends: Vec<Arc<Backend>>,
-    /// Where round robin goes on.
-    next: AtomicUsize,
-}
-
-impl Port {
-    /// Whether it serves `virtual_port`.
-    fn serves(&self, virtual_port: u16) -> bool {
-        (self.config.virtual_first..=self.config.virtual_last).contains(&virtual_port)
-    }
-}
 
 /// The ports of one service.
 #[derive(Debug)]
@@ -67,6 +61,8 @@ pub struct Plane {
     ports: RwLock<Arc<[Port]>>,
     /// Backends inside this process.
     handlers: Handlers,
+    /// Tells who checks backends that they are others now, or that the plane is gone.
+    changed: watch::Sender<()>,
 }
 
 impl Plane {
@@ -77,7 +73,7 @@ impl Plane {
 
     /// A plane for these ports, some of whose backends may be handlers.
     pub fn with_handlers(ports: Vec<PortConfig>, handlers: Handlers) -> Arc<Plane> {
-        let plane = Plane { ports: RwLock::new(Arc::new([])), handlers };
+        let plane = Plane { ports: RwLock::default(), handlers, changed: watch::Sender::default() };
         plane.set_ports(ports);
         Arc::new(plane)
     }
@@ -86,25 +82,32 @@ impl Plane {
     /// a backend that stays keeps its counters.
     pub fn set_ports(&self, ports: Vec<PortConfig>) {
         let mut place = self.ports.write().unwrap_or_else(PoisonError::into_inner);
-        let backend = |port: &PortConfig, address: &config::BackendAddress| {
-            let same = |old: &&Port| old.serves(port.virtual_first);
-            let known = place.iter().filter(same).flat_map(|old| &old.backends);
-            match known.into_iter().find(|known| known.address() == address) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(Backend::new(address.clone(), &self.handlers)),
-            }
-        };
         let port = |config: PortConfig| {
-            let backends = match &config.target {
-                PortTarget::Backends(addresses) => {
-                    addresses.iter().map(|address| backend(&config, address)).collect()
+            let same: Vec<&Port> =
+                place.iter().filter(|old| old.serves(config.virtual_first)).collect();
+            let queue = same.first().map_or_else(Arc::default, |old| Arc::clone(&old.queue));
+            let backend = |address: &BackendAddress| {
+                let mut known = same.iter().flat_map(|old| &old.members);
+                match known.find(|known| known.backend.address() == address) {
+                    Some(known) => Arc::clone(&known.backend),
+                    None => Arc::new(Backend::new(address.clone(), &self.handlers)),
                 }
-                PortTarget::Hello => Vec::new(),
             };
-            Port { config, backends, next: AtomicUsize::new(0) }
+            Port::new(config, queue, backend)
         };
         let ports: Arc<[Port]> = ports.into_iter().map(port).collect();
         *place = ports;
+        self.changed.send_replace(());
+    }
+
+    /// Give backends of this address, at this port or at every one, streams or no more; the number
+    /// of those that are meant. A reload does not change it.
+    pub fn set_order(&self, address: &str, port: Option<u16>, order: BackendOrder) -> usize {
+        let ports = self.ports();
+        let meant = ports.iter().filter(|one| port.is_none_or(|port| one.serves(port)));
+        let backends = meant.flat_map(|one| &one.members).map(|member| &member.backend);
+        let of_address = |one: &&Arc<Backend>| one.address().to_string() == address;
+        backends.filter(of_address).map(|one| one.set_order(order)).count()
     }
 
     /// The ports as they are now.
@@ -114,7 +117,7 @@ impl Plane {
 
     /// Serve one stream to its end, on the calling core, and say how it ended.
     ///
-    /// Backends are tried in turn until one accepts, for
+    /// Backends are tried one after another until one accepts, for
     /// [`limits::BACKEND_ATTEMPTS_SECONDS_MAX`] at most; only then is the stream accepted. The
     /// module says which END a client gets otherwise.
     pub async fn serve(
@@ -125,53 +128,86 @@ impl Plane {
     ) -> StreamOutcome {
         let ports = self.ports();
         let virtual_port = incoming.virtual_port();
-        let Some(port) = ports.iter().find(|port| port.serves(virtual_port)) else {
-            return refuse(incoming, EndReason::ConnectRefused, counters).await;
-        };
-        if let PortTarget::Hello = port.config.target {
-            let Ok(client) = incoming.accept().await else { return StreamOutcome::ClientGone };
-            let _open = counters.open_stream();
-            return hello::serve(client, counters, instance).await;
+        match ports.iter().find(|port| port.serves(virtual_port)) {
+            None => refuse(incoming, EndReason::ConnectRefused, counters).await,
+            Some(Port { config: PortConfig { target: PortTarget::Hello, .. }, .. }) => {
+                let Ok(client) = incoming.accept().await else { return StreamOutcome::ClientGone };
+                let _open = counters.open_stream();
+                hello::serve(client, counters, instance).await
+            }
+            Some(_) => self.serve_by_backend(ports, incoming, counters).await,
         }
-        let first = port.next.fetch_add(1, Ordering::Relaxed);
-        let begun = Instant::now();
-        let attempts_max = Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
+    }
+
+    /// See [`Plane::serve`]; `ports` are those of now.
+    async fn serve_by_backend(
+        &self,
+        mut ports: Arc<[Port]>,
+        incoming: impl IncomingStream,
+        counters: &Arc<InstanceCounters>,
+    ) -> StreamOutcome {
+        let (circuit, virtual_port) = (incoming.circuit_id(), incoming.virtual_port());
+        let until = Instant::now() + Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
         let mut reason = EndReason::ConnectRefused;
-        for turn in 0..port.backends.len() {
-            let backend = &port.backends[first.wrapping_add(turn) % port.backends.len()];
-            let left = attempts_max.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                break;
-            }
-            let timeout = port.config.connect_timeout.min(left);
-            match backend.connect(timeout, incoming.circuit_id(), virtual_port).await {
-                Ok(connection) => {
-                    let Ok(client) = incoming.accept().await else {
-                        return StreamOutcome::ClientGone;
-                    };
-                    let _open = counters.open_stream();
-                    let _busy = backend.count_open();
-                    return stream::relay(client, connection, counters).await;
+        let (mut tried, mut waiting) = (Set::default(), None);
+        loop {
+            let Some(port) = ports.iter().find(|port| port.serves(virtual_port)) else {
+                return refuse(incoming, EndReason::ConnectRefused, counters).await;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            match port.choose(circuit, &tried) {
+                Choice::Take(index, place) if !left.is_zero() => {
+                    waiting = None;
+                    let timeout = port.config.connect_timeout.min(left);
+                    match place.backend.connect(timeout, circuit, virtual_port).await {
+                        Ok(connection) => {
+                            let preface = port.preface(index, circuit, virtual_port);
+                            let Ok(client) = incoming.accept().await else {
+                                return StreamOutcome::ClientGone;
+                            };
+                            let _open = counters.open_stream();
+                            return stream::relay(client, connection, preface, counters).await;
+                        }
+                        Err(error) => {
+                            let backend = place.backend.address();
+                            tracing::debug!(%backend, "backend: {error}");
+                            reason = reason_of(&error);
+                            tried.insert(index);
+                        }
+                    }
                 }
-                Err(error) => {
-                    tracing::debug!(backend = %backend.address(), "backend: {error}");
-                    reason = match error {
-                        ConnectError::Timeout => EndReason::Timeout,
-                        ConnectError::Exhausted(_) => EndReason::ResourceLimit,
-                        ConnectError::Refused(_) => EndReason::ConnectRefused,
+                Choice::Full => {
+                    let (length_max, timeout) = (port.config.queue_max, port.config.queue_timeout);
+                    waiting = waiting.or_else(|| port.queue.enter(length_max, timeout));
+                    let in_time = match &waiting {
+                        Some(waiting) => waiting.wait().await,
+                        None => false,
                     };
+                    if !in_time {
+                        return refuse(incoming, EndReason::ResourceLimit, counters).await;
+                    }
+                    let now = self.ports();
+                    if !Arc::ptr_eq(&now, &ports) {
+                        (ports, tried) = (now, Set::default());
+                    }
                 }
+                Choice::Take(..) | Choice::None => return refuse(incoming, reason, counters).await,
             }
         }
-        refuse(incoming, reason, counters).await
     }
 
     /// What status shows of the backends.
     pub fn status(&self) -> Vec<BackendStatus> {
-        let port = |port: &Port| -> Vec<BackendStatus> {
-            port.backends.iter().map(|one| one.status(port.config.virtual_first)).collect()
-        };
-        self.ports().iter().flat_map(port).collect()
+        self.ports().iter().flat_map(Port::status).collect()
+    }
+}
+
+/// What a client hears when this was the last attempt.
+fn reason_of(error: &ConnectError) -> EndReason {
+    match error {
+        ConnectError::Timeout => EndReason::Timeout,
+        ConnectError::Exhausted(_) => EndReason::ResourceLimit,
+        ConnectError::Refused(_) => EndReason::ConnectRefused,
     }
 }
 

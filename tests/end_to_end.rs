@@ -6,6 +6,8 @@
 
 #[path = "end_to_end/arti.rs"]
 mod arti;
+#[path = "end_to_end/backends.rs"]
+mod backends;
 #[path = "end_to_end/cores.rs"]
 mod cores;
 #[path = "end_to_end/embed.rs"]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::BackendRequest;
 use super::status::ProcessStatus;
 use crate::limits;
 
@@ -56,7 +57,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// It does not do what was asked.
-    #[error("RustBalance on {path} says no: {text}; is it another version?")]
+    #[error("RustBalance on {path} says no: {text}")]
     Refused {
         /// The socket.
         path: PathBuf,
@@ -92,13 +93,30 @@ pub fn descriptors(path: &Path) -> Result<Value, AskError> {
     request(path, "descriptor", Duration::from_secs(limits::ADMIN_SECONDS_MAX))
 }
 
+/// Take backends out or put them back; how many were meant.
+///
+/// # Errors
+/// [`AskError`]; [`AskError::Refused`] when there is no such backend.
+pub fn order_backend(path: &Path, request: &BackendRequest) -> Result<u64, AskError> {
+    let answer_error = |source| AskError::Answer { path: path.to_owned(), source };
+    let mut command = serde_json::to_value(request).map_err(answer_error)?;
+    command["command"] = "backend".into();
+    let answer = send(path, &command, Duration::from_secs(limits::ADMIN_SECONDS_MAX))?;
+    serde_json::from_value(answer["changed"].clone()).map_err(answer_error)
+}
+
 /// Send `command`, get the answer. No single read or write waits longer than `timeout`.
 ///
 /// # Errors
 /// [`AskError`].
 pub fn request(path: &Path, command: &str, timeout: Duration) -> Result<Value, AskError> {
+    send(path, &serde_json::json!({ "command": command }), timeout)
+}
+
+/// Send a request, get the answer.
+fn send(path: &Path, request: &Value, timeout: Duration) -> Result<Value, AskError> {
     let answer_error = |source| AskError::Answer { path: path.to_owned(), source };
-    let line = ask(path, &format!("{}\n", serde_json::json!({ "command": command })), timeout)
+    let line = ask(path, &format!("{request}\n"), timeout)
         .map_err(|source| explain(path, timeout, source))?;
     let answer: Value = serde_json::from_str(&line).map_err(answer_error)?;
     match answer.get("error").and_then(Value::as_str) {

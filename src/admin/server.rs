@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{StatusSource, succession};
+use super::{BackendRequest, StatusSource, succession};
 use crate::limits;
 use crate::runtime;
 
@@ -51,6 +51,8 @@ enum Request {
     Status,
     /// The published descriptors.
     Descriptor,
+    /// Take backends out, or put them back.
+    Backend(BackendRequest),
     /// Make room for a new process.
     Handover,
 }
@@ -205,6 +207,10 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
         let mut text = match serde_json::from_str(&line) {
             Ok(Request::Status) => serde_json::to_vec(&source.status())?,
             Ok(Request::Descriptor) => serde_json::to_vec(&source.descriptors())?,
+            Ok(Request::Backend(request)) => match source.order_backend(&request) {
+                0 => error_text(&format!("there is no such backend as {}", request.address))?,
+                changed => serde_json::to_vec(&serde_json::json!({ "changed": changed }))?,
+            },
             Ok(Request::Handover) => match source.succession() {
                 Some(succession) => return Ok(Some(succession)),
                 None => error_text("nothing can be handed over here")?,

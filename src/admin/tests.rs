@@ -11,10 +11,10 @@ use super::client::{self, AskError};
 use super::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
-use super::{AdminError, Place, StatusSource, serve};
+use super::{AdminError, BackendRequest, Place, StatusSource, serve};
 use crate::limits;
 use crate::onion::status::ServiceState;
-use crate::plane::status::{BackendState, BackendStatus};
+use crate::plane::status::{BackendOrder, BackendState, BackendStatus};
 use crate::tor::status::LinkStatus;
 
 /// Says always the same.
@@ -23,6 +23,25 @@ struct Sample;
 impl StatusSource for Sample {
     fn status(&self) -> ProcessStatus {
         sample()
+    }
+
+    fn order_backend(&self, request: &BackendRequest) -> usize {
+        let known = request.address == "127.0.0.1:8080" && request.port.is_none_or(|it| it == 80);
+        usize::from(known && request.order == BackendOrder::Drain)
+    }
+}
+
+/// A backend that is well.
+fn backend() -> BackendStatus {
+    BackendStatus {
+        virtual_port: 80,
+        address: "127.0.0.1:8080".to_owned(),
+        state: BackendState::Up,
+        open: 3,
+        failed_total: 0,
+        check: Some("ok".to_owned()),
+        queued: 0,
+        queue_refused_total: 0,
     }
 }
 
@@ -66,13 +85,7 @@ fn sample() -> ProcessStatus {
             hsdirs_total: 8,
             published_at: "2026-01-01T00:00:00Z".to_owned(),
         }],
-        backends: vec![BackendStatus {
-            virtual_port: 80,
-            address: "127.0.0.1:8080".to_owned(),
-            state: BackendState::Up,
-            open: 3,
-            failed_total: 0,
-        }],
+        backends: vec![backend()],
     };
     let link = LinkStatus {
         stack: 0,
@@ -136,6 +149,25 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("admin.sock");
     (directory, path)
+}
+
+#[test]
+fn a_backend_is_taken_out_and_one_that_is_not_there_is_named() {
+    let (_directory, path) = place();
+    while_served(&path, |path| {
+        let order = |address: &str, port, order| {
+            let address = address.to_owned();
+            client::order_backend(&path, &BackendRequest { address, service: None, port, order })
+        };
+        assert_eq!(order("127.0.0.1:8080", Some(80), BackendOrder::Drain).expect("it is there"), 1);
+        let refused = order("127.0.0.1:8080", Some(81), BackendOrder::Drain);
+        let refused = refused.expect_err("no such port");
+        assert!(
+            matches!(&refused, AskError::Refused { text, .. }
+            if text == "there is no such backend as 127.0.0.1:8080"),
+            "{refused}"
+        );
+    });
 }
 
 #[test]

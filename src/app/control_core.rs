@@ -20,7 +20,8 @@ use super::succession::{Heir, Predecessor, settle, take_over};
 use crate::limits;
 use crate::onion::Publisher;
 use crate::onion::status::{PublisherStatus, ServiceState};
-use crate::runtime::{CoreGroup, CoreId, Driver, Io, pinning};
+use crate::plane::health;
+use crate::runtime::{self, CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
 use crate::tor::{ArtiSettings, GuardPlan, TorStack};
 
@@ -276,6 +277,7 @@ impl ControlCore {
     /// Publish a service until it is told to leave; then see its clients off.
     async fn attend(&self, service: Arc<ServiceShared>, stack: Arc<TorStack>, pool: CircuitPool) {
         let Some(own) = service.take_own() else { return };
+        runtime::spawn(health::watch(Arc::downgrade(&service.plane)));
         let latecomers = async {
             service.told(Order::HandedOver).await;
             // Clients that hold an older descriptor still come to the points in it.

@@ -209,7 +209,7 @@ fn wrong(error: &dyn std::error::Error) -> LaunchError {
 /// One sentence for each that is not.
 pub fn check_handlers(config: &Config, handlers: &Handlers) -> Result<(), Vec<String>> {
     let backends = |port: &PortConfig| match &port.target {
-        PortTarget::Backends(backends) => backends.clone(),
+        PortTarget::Backends(backends) => backends.iter().map(|one| one.address.clone()).collect(),
         PortTarget::Hello => Vec::new(),
     };
     let missing: Vec<String> = config

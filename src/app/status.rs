@@ -5,6 +5,8 @@ use std::time::SystemTime;
 use super::control_core::Shared;
 use super::roster::ServiceShared;
 use super::running::Order;
+#[cfg(feature = "admin")]
+use crate::admin::BackendRequest;
 use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
@@ -36,6 +38,19 @@ impl Shared {
             links: self.links(),
             services: served.iter().map(|service| self.service(service)).collect(),
         }
+    }
+
+    /// Do what is wanted of backends, and say how many were meant.
+    #[cfg(feature = "admin")]
+    pub(super) fn order_backend(&self, request: &BackendRequest) -> usize {
+        let BackendRequest { address, service, port, order } = request;
+        let all = self.roster.all();
+        let meant = all.iter().filter(|one| service.as_ref().is_none_or(|name| one.name() == name));
+        let changed = meant.map(|one| one.plane.set_order(address, *port, *order)).sum();
+        if changed > 0 {
+            tracing::info!(backend = address, "the operator says: {order:?}");
+        }
+        changed
     }
 
     /// The links to relays. Relays are numbered in the order in which their links opened.

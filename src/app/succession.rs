@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::control_core::Shared;
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
+use crate::admin::BackendRequest;
 use crate::admin::StatusSource;
 use crate::admin::status::ProcessStatus;
 use crate::admin::succession::Succession;
@@ -52,6 +53,10 @@ impl Desk {
 impl StatusSource for Desk {
     fn status(&self) -> ProcessStatus {
         self.shared.status()
+    }
+
+    fn order_backend(&self, request: &BackendRequest) -> usize {
+        self.shared.order_backend(request)
     }
 
     fn succession(&self) -> Option<&dyn Succession> {

@@ -80,6 +80,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the published descriptors
     Descriptor(DescriptorArgs),
+    /// Show the backends, take one out, put it back
+    Backend(BackendArgs),
 }
 
 /// Arguments of `run`.
@@ -260,6 +262,61 @@ pub enum DescriptorCommand {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// Arguments of `backend`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+        rustbalance backend list\n  \
+        rustbalance backend drain 127.0.0.1:8080       no new streams; open ones go on\n  \
+        rustbalance backend maintenance unix:/run/app.sock   nor health checks\n  \
+        rustbalance backend ready 127.0.0.1:8080       as before\n\n\
+        An order holds until the next one or the end of the process, also over a reload.")]
+pub struct BackendArgs {
+    /// What to do with backends.
+    #[command(subcommand)]
+    pub command: BackendCommand,
+}
+
+/// What to do with backends.
+#[derive(Debug, Subcommand)]
+pub enum BackendCommand {
+    /// Show every backend: state, connections, failures, the last health check
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+
+        /// Which running service is meant.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give it no new stream; open ones go on
+    Drain(BackendOrderArgs),
+    /// Give it no new stream, and do not check it
+    Maintenance(BackendOrderArgs),
+    /// Give it streams again
+    Ready(BackendOrderArgs),
+}
+
+/// Which backend is meant.
+#[derive(Debug, Args)]
+pub struct BackendOrderArgs {
+    /// Its address, as `rustbalance backend list` shows it
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+
+    /// Of this service alone
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+
+    /// Of this virtual port alone
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+
+    /// Which running service is meant.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Read the command line `arguments`, the program's name first.

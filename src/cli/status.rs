@@ -32,7 +32,7 @@ pub fn descriptor(args: &DescriptorArgs) -> ExitCode {
 }
 
 /// Ask, and print what `render` makes of the answer.
-fn show<T>(
+pub(super) fn show<T>(
     target: &Target,
     ask: impl FnOnce(&Path) -> Result<T, AskError>,
     render: impl FnOnce(&T) -> serde_json::Result<String>,
@@ -71,7 +71,7 @@ fn socket(target: &Target) -> Result<PathBuf, String> {
 }
 
 /// Pretty JSON with a final newline.
-fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
+pub(super) fn json(value: &impl serde::Serialize) -> serde_json::Result<String> {
     serde_json::to_string_pretty(value).map(|text| text + "\n")
 }
 
@@ -192,8 +192,8 @@ fn descriptors(service: &ServiceStatus) -> String {
 }
 
 /// The backends of a service.
-fn backends(service: &ServiceStatus) -> Rows {
-    let mut rows = vec![row(["port", "backend", "state", "open", "failed"])];
+pub(super) fn backends(service: &ServiceStatus) -> Rows {
+    let mut rows = vec![row(["port", "backend", "state", "open", "failed", "check"])];
     rows.extend(service.backends.iter().map(|one| {
         vec![
             one.virtual_port.to_string(),
@@ -201,6 +201,7 @@ fn backends(service: &ServiceStatus) -> Rows {
             format!("{:?}", one.state).to_lowercase(),
             one.open.to_string(),
             one.failed_total.to_string(),
+            one.check.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     }));
     rows
@@ -222,7 +223,7 @@ fn links(status: &ProcessStatus) -> Rows {
 }
 
 /// Columns as wide as their widest cell.
-fn table(rows: &Rows) -> String {
+pub(super) fn table(rows: &Rows) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -281,7 +282,7 @@ mod tests {
         assert!(text.contains("2.5 MB"), "{text}");
         let remote = cells("1         remote");
         assert!(remote[5..].iter().all(|cell| *cell == "-"), "{remote:?}");
-        assert_eq!(cells("80    127.0.0.1:8080"), ["80", "127.0.0.1:8080", "up", "3", "0"]);
+        assert_eq!(cells("80    127.0.0.1:8080"), ["80", "127.0.0.1:8080", "up", "3", "0", "-"]);
         assert!(text.ends_with("clock skew not known\n"), "{text}");
     }
 

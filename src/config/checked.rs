@@ -8,13 +8,14 @@ use super::memory::MemoryMax;
 use super::problem::{ConfigError, Problem};
 use super::{address, place, raw, unsupported};
 use crate::limits::{
-    BACKEND_CONNECT_SECONDS_DEFAULT, CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX,
-    INTRO_POINTS_DEFAULT, INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
+    CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
+    INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
 };
 use crate::onion::config::IntroDos;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 
 mod check;
+mod port;
 mod service;
 
 /// The name of a service that has none.
@@ -265,13 +266,8 @@ impl Config {
     /// virtual port 80, a key in the default state directory.
     pub fn from_backends(backends: &[BackendAddress], hello: bool) -> Config {
         let target =
-            if hello { PortTarget::Hello } else { PortTarget::Backends(backends.to_vec()) };
-        let port = PortConfig {
-            virtual_first: 80,
-            virtual_last: 80,
-            target,
-            connect_timeout: Duration::from_secs(BACKEND_CONNECT_SECONDS_DEFAULT),
-        };
+            if hello { PortTarget::Hello } else { PortTarget::backends(backends.to_vec()) };
+        let port = PortConfig::new(80, target);
         let service = Service {
             name: SERVICE_NAME_DEFAULT.to_owned(),
             key_path: None,

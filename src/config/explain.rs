@@ -6,7 +6,9 @@ use std::path::Path;
 
 use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
-use crate::plane::config::{PortConfig, PortTarget};
+use crate::plane::config::{
+    BackendConfig, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
+};
 
 /// Print a configuration.
 pub fn explain(config: &Config) -> String {
@@ -74,15 +76,50 @@ fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
     match &port.target {
         PortTarget::Hello => writeln!(out, "hello = true  # the built-in page")?,
         PortTarget::Backends(backends) => {
-            writeln!(out, "balance = \"round_robin\"")?;
+            writeln!(out, "balance = {}", quoted(port.balance.name()))?;
             writeln!(out, "backends = [")?;
-            for backend in backends {
-                writeln!(out, "    {},", quoted(&backend.to_string()))?;
+            for BackendConfig { address, weight, backup, connections_max } in backends {
+                let address = quoted(&address.to_string());
+                write!(out, "    {{ address = {address}, weight = {weight}, backup = {backup}")?;
+                match connections_max {
+                    Some(most) => writeln!(out, ", connections_max = {most} }},")?,
+                    None => writeln!(out, " }},")?,
+                }
             }
             writeln!(out, "]")?;
         }
     }
-    writeln!(out, "connect_timeout_s = {}", port.connect_timeout.as_secs())
+    writeln!(out, "connect_timeout_s = {}", port.connect_timeout.as_secs())?;
+    writeln!(out, "queue_max = {}  # streams", port.queue_max)?;
+    writeln!(out, "queue_timeout_s = {}", port.queue_timeout.as_secs())?;
+    writeln!(out, "slow_start_s = {}", port.slow_start.as_secs())?;
+    let proxy_protocol = match port.proxy_protocol {
+        Some(ProxyProtocol::V1) => "v1",
+        Some(ProxyProtocol::V2) => "v2",
+        None => "",
+    };
+    writeln!(out, "proxy_protocol = {}", quoted(proxy_protocol))?;
+    match &port.check {
+        Some(check) => write_check(check, out),
+        None => writeln!(out, "# no [service.port.check]: streams alone tell who is down"),
+    }
+}
+
+/// `[service.port.check]`
+fn write_check(check: &CheckConfig, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n[service.port.check]")?;
+    match &check.request {
+        CheckRequest::Tcp => writeln!(out, "kind = \"tcp\"")?,
+        CheckRequest::Http { path, host } => {
+            writeln!(out, "kind = \"http\"")?;
+            writeln!(out, "path = {}", quoted(path))?;
+            writeln!(out, "host = {}", quoted(host))?;
+        }
+    }
+    writeln!(out, "interval_s = {}", check.interval.as_secs())?;
+    writeln!(out, "timeout_s = {}", check.timeout.as_secs())?;
+    writeln!(out, "rise = {}  # good checks in a row", check.rise)?;
+    writeln!(out, "fall = {}  # bad checks in a row", check.fall)
 }
 
 /// `[turbo]`

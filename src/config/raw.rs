@@ -71,6 +71,35 @@ pub(super) struct RawPort {
     pub hello: Option<At<bool>>,
     /// `connect_timeout_s`
     pub connect_timeout_s: Option<At<i64>>,
+    /// `queue_max`
+    pub queue_max: Option<At<i64>>,
+    /// `queue_timeout_s`
+    pub queue_timeout_s: Option<At<i64>>,
+    /// `slow_start_s`
+    pub slow_start_s: Option<At<i64>>,
+    /// `proxy_protocol`
+    pub proxy_protocol: Option<At<String>>,
+    /// `[service.port.check]`
+    pub check: Option<RawCheck>,
+}
+
+/// `[service.port.check]`
+#[derive(Debug)]
+pub(super) struct RawCheck {
+    /// `kind`
+    pub kind: Option<At<String>>,
+    /// `path`
+    pub path: Option<At<String>>,
+    /// `host`
+    pub host: Option<At<String>>,
+    /// `interval_s`
+    pub interval_s: Option<At<i64>>,
+    /// `timeout_s`
+    pub timeout_s: Option<At<i64>>,
+    /// `rise`
+    pub rise: Option<At<i64>>,
+    /// `fall`
+    pub fall: Option<At<i64>>,
 }
 
 /// One of `backends`
@@ -221,6 +250,24 @@ fn read_port<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawPort {
         backends,
         hello: table.boolean("hello", d),
         connect_timeout_s: table.integer("connect_timeout_s", d),
+        queue_max: table.integer("queue_max", d),
+        queue_timeout_s: table.integer("queue_timeout_s", d),
+        slow_start_s: table.integer("slow_start_s", d),
+        proxy_protocol: table.text("proxy_protocol", d),
+        check: table.table("check", &schema::CHECK, d).map(|table| read_check(&table, d)),
+    }
+}
+
+/// `[service.port.check]`
+fn read_check<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawCheck {
+    RawCheck {
+        kind: table.text("kind", d),
+        path: table.text("path", d),
+        host: table.text("host", d),
+        interval_s: table.integer("interval_s", d),
+        timeout_s: table.integer("timeout_s", d),
+        rise: table.integer("rise", d),
+        fall: table.integer("fall", d),
     }
 }
 

@@ -45,7 +45,24 @@ pub(super) const SERVICE: Table = Table {
 /// A virtual port, or a range of them.
 pub(super) const PORT: Table = Table {
     heading: "[[service.port]]",
-    keys: &["virtual", "balance", "backends", "hello", "connect_timeout_s"],
+    keys: &[
+        "virtual",
+        "balance",
+        "backends",
+        "hello",
+        "connect_timeout_s",
+        "queue_max",
+        "queue_timeout_s",
+        "slow_start_s",
+        "proxy_protocol",
+        "check",
+    ],
+};
+
+/// How a port's backends are checked.
+pub(super) const CHECK: Table = Table {
+    heading: "[service.port.check]",
+    keys: &["kind", "path", "host", "interval_s", "timeout_s", "rise", "fall"],
 };
 
 /// A backend in its long form.
@@ -76,7 +93,7 @@ pub(super) const LOG: Table = Table { heading: "[log]", keys: &["level", "format
 
 /// Every table but the top of the file.
 pub(super) const TABLES: &[&Table] =
-    &[&SERVICE, &PORT, &BACKEND, &REMOTE, &TURBO, &CTOR, &LISTEN, &ADMIN, &LOG];
+    &[&SERVICE, &PORT, &CHECK, &BACKEND, &REMOTE, &TURBO, &CTOR, &LISTEN, &ADMIN, &LOG];
 
 /// What somebody who wrote `unknown` in `table` should do.
 pub(super) fn advice(table: &Table, unknown: &str) -> String {

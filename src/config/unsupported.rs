@@ -2,7 +2,7 @@
 //! they work. When a feature arrives, its entry goes.
 
 use super::problem::Problem;
-use super::raw::{RawConfig, RawPort, RawService};
+use super::raw::{RawConfig, RawService};
 use super::reader::At;
 
 /// What a feature that is missing is answered with.
@@ -35,25 +35,5 @@ pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
 fn service_problems(service: &RawService, found: &mut Vec<Problem>) {
     for (place, _) in &service.remotes {
         found.push(not_yet(place, "a remote instance", "remove [[service.remote]]"));
-    }
-    service.ports.iter().for_each(|port| port_problems(port, found));
-}
-
-/// A port's part.
-fn port_problems(port: &RawPort, found: &mut Vec<Problem>) {
-    if let Some(balance) = port.balance.as_ref().filter(|balance| balance.value != "round_robin") {
-        let what = format!("balance = \"{}\"", balance.value);
-        found.push(not_yet(balance, &what, "write \"round_robin\" or remove the key"));
-    }
-    for backend in port.backends.iter().flat_map(|list| &list.value) {
-        if let Some(weight) = backend.weight.as_ref().filter(|weight| weight.value != 1) {
-            found.push(not_yet(weight, "a backend's weight", "write 1 or remove the key"));
-        }
-        if let Some(backup) = backend.backup.as_ref().filter(|backup| backup.value) {
-            found.push(not_yet(backup, "a backup backend", "write false or remove the key"));
-        }
-        if let Some(connections) = &backend.connections_max {
-            found.push(not_yet(connections, "a backend's connections_max", "remove the key"));
-        }
     }
 }

@@ -31,6 +31,13 @@ impl Buffer {
         Buffer { bytes: spare.unwrap_or_else(new), start: 0, end: 0 }
     }
 
+    /// One that holds these bytes, which fit.
+    pub(super) fn holding(bytes: &[u8]) -> Buffer {
+        let mut buffer = Buffer::take();
+        buffer.room()[..bytes.len()].copy_from_slice(bytes);
+        buffer.filled(bytes.len())
+    }
+
     /// Room to read into. It shows what others have left there: read only what was filled.
     pub(super) fn room(&mut self) -> &mut [u8] {
         &mut self.bytes

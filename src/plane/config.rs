@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits;
+
 /// Where a backend listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
@@ -25,13 +27,109 @@ impl std::fmt::Display for BackendAddress {
     }
 }
 
+/// One backend of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share of the streams, beside the weights of the others; from 1 to
+    /// [`limits::BACKEND_WEIGHT_MAX`].
+    pub weight: u16,
+    /// Used only while no other backend is up.
+    pub backup: bool,
+    /// Connections at a time, those that are being made included; `None`: no limit.
+    pub connections_max: Option<u32>,
+}
+
+impl From<BackendAddress> for BackendConfig {
+    fn from(address: BackendAddress) -> BackendConfig {
+        BackendConfig { address, weight: 1, backup: false, connections_max: None }
+    }
+}
+
+/// Which backend a new stream goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn, as often as its weight says.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// The better of two that are drawn by weight: nearly as even as the fewest connections, and
+    /// cheaper with many backends.
+    RandomTwo,
+    /// The same one for all streams of a client's circuit, for as long as it is up.
+    Circuit,
+}
+
+impl Balance {
+    /// Every way, by its name in the configuration.
+    pub const NAMES: [(&'static str, Balance); 4] = [
+        ("round_robin", Balance::RoundRobin),
+        ("least_connections", Balance::LeastConnections),
+        ("random_two", Balance::RandomTwo),
+        ("circuit", Balance::Circuit),
+    ];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        let named = Balance::NAMES.iter().find(|(_, balance)| *balance == self);
+        named.map_or("round_robin", |(name, _)| name)
+    }
+}
+
+/// The header that goes before a client's first byte (HAProxy's proxy-protocol.txt).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text, as C tor's `HiddenServiceExportCircuitID haproxy` writes it.
+    V1,
+    /// Binary, with the circuit's id as PP2_TYPE_UNIQUE_ID.
+    V2,
+}
+
+/// What a health check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckRequest {
+    /// Whether a connection is accepted.
+    Tcp,
+    /// Whether `GET` is answered with a status from 200 to 399.
+    Http {
+        /// What is asked for; begins with `/`.
+        path: String,
+        /// The `Host` header.
+        host: String,
+    },
+}
+
+/// How the backends of a port are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckConfig {
+    /// What is asked.
+    pub request: CheckRequest,
+    /// From the end of one check to the next, give or take a tenth.
+    pub interval: Duration,
+    /// How long a backend may take to answer.
+    pub timeout: Duration,
+    /// Good checks in a row after which a backend that was down is up.
+    pub rise: u32,
+    /// Bad checks in a row after which a backend that was up is down.
+    pub fall: u32,
+}
+
 /// What is behind a virtual port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortTarget {
-    /// One of these, in turn.
-    Backends(Vec<BackendAddress>),
+    /// One of these.
+    Backends(Vec<BackendConfig>),
     /// The built-in page that names the instance.
     Hello,
+}
+
+impl PortTarget {
+    /// Backends that are all alike.
+    pub fn backends(addresses: impl IntoIterator<Item = BackendAddress>) -> PortTarget {
+        PortTarget::Backends(addresses.into_iter().map(BackendConfig::from).collect())
+    }
 }
 
 /// A virtual port, or a range of them.
@@ -45,4 +143,34 @@ pub struct PortConfig {
     pub target: PortTarget,
     /// How long a backend may take to accept a connection.
     pub connect_timeout: Duration,
+    /// Which backend a new stream goes to.
+    pub balance: Balance,
+    /// How backends are checked; `None`: by the streams that they get alone.
+    pub check: Option<CheckConfig>,
+    /// Streams that may wait for a backend, where all have as many connections as they may.
+    pub queue_max: u32,
+    /// How long each of them may wait.
+    pub queue_timeout: Duration,
+    /// How long the share of a backend that has come up again takes to grow to its whole.
+    pub slow_start: Duration,
+    /// The header before a client's first byte; handlers get none, as they are told the circuit.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl PortConfig {
+    /// One port, with the defaults for everything else.
+    pub fn new(virtual_port: u16, target: PortTarget) -> PortConfig {
+        PortConfig {
+            virtual_first: virtual_port,
+            virtual_last: virtual_port,
+            target,
+            connect_timeout: Duration::from_secs(limits::BACKEND_CONNECT_SECONDS_DEFAULT),
+            balance: Balance::default(),
+            check: None,
+            queue_max: limits::BACKEND_QUEUE_DEFAULT,
+            queue_timeout: Duration::from_secs(limits::BACKEND_QUEUE_SECONDS_DEFAULT),
+            slow_start: Duration::ZERO,
+            proxy_protocol: None,
+        }
+    }
 }

@@ -6,12 +6,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {
-    /// The last connection was accepted, or none was tried yet.
+    /// Health checks are good, and the last connection was accepted or none was tried yet.
     Up,
-    /// The last connection failed.
+    /// Health checks fail, or the last connection did.
     Down,
     /// It gets no new stream.
     Draining,
+    /// It gets no new stream and is not checked.
+    Maintenance,
+}
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendOrder {
+    /// Give it streams.
+    Ready,
+    /// Give it no new stream; open ones go on, and it is still checked.
+    Drain,
+    /// Give it no new stream, and do not check it.
+    Maintenance,
 }
 
 /// One backend of one port.
@@ -24,8 +38,17 @@ pub struct BackendStatus {
     pub address: String,
     /// Whether it gets streams.
     pub state: BackendState,
-    /// Streams open to it.
+    /// Connections that are open or being made.
     pub open: u64,
     /// Connections that failed.
     pub failed_total: u64,
+    /// What the last health check found: `ok` or what is wrong; `null` when there was none.
+    #[serde(default)]
+    pub check: Option<String>,
+    /// Streams that wait for a backend of its port.
+    #[serde(default)]
+    pub queued: u32,
+    /// Streams that waited for one in vain, or found the queue full.
+    #[serde(default)]
+    pub queue_refused_total: u64,
 }

@@ -125,22 +125,23 @@ struct Relay<'a, C, R, W> {
     linger: Option<Sleep>,
 }
 
-/// Carry bytes both ways until both sides are done.
+/// Carry bytes both ways until both sides are done. The backend gets `preface` first.
 pub(super) async fn relay(
     client: impl ClientStream,
     connection: net::Stream,
+    preface: Option<Buffer>,
     counters: &Arc<InstanceCounters>,
 ) -> StreamOutcome {
     let linger = Duration::from_secs(limits::RELAY_LINGER_SECONDS);
     let (read, write) = connection.into_split();
-    run(client, read, write, counters, linger).await
+    run(client, (read, write), preface, counters, linger).await
 }
 
 /// See [`relay`].
 pub(super) async fn run<C, R, W>(
     client: C,
-    backend_read: R,
-    backend_write: W,
+    (backend_read, backend_write): (R, W),
+    preface: Option<Buffer>,
     counters: &InstanceCounters,
     linger_max: Duration,
 ) -> StreamOutcome
@@ -154,7 +155,7 @@ where
         backend_read,
         backend_write,
         counters,
-        inward: Direction::new(),
+        inward: Direction { held: preface, ..Direction::new() },
         outward: Direction::new(),
         unflushed: false,
         linger_max,

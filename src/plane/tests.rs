@@ -1,5 +1,7 @@
 //! The plane against real sockets; the client's side is a pipe in memory.
 
+mod backends;
+mod checks;
 mod handler;
 mod relay;
 mod serve;

@@ -20,6 +20,8 @@ pub struct Spec {
     pub vanguards: Option<&'static str>,
     /// Further lines in the `[[service]]` table.
     pub service_lines: String,
+    /// Further lines in the `[[service.port]]` table.
+    pub port_lines: String,
     /// Further lines in the `[turbo]` table.
     pub turbo_lines: String,
     /// Further lines at the top of the file.
@@ -33,6 +35,7 @@ impl Default for Spec {
             backends: Vec::new(),
             vanguards: Some("lite"),
             service_lines: String::new(),
+            port_lines: String::new(),
             turbo_lines: String::new(),
             top_lines: String::new(),
         }
@@ -232,10 +235,11 @@ fn toml(lab: &Lab, spec: &Spec, dir: &Path) -> String {
     };
     format!(
         "state_dir = \"{}\"\n{}\n[[service]]\nname = \"main\"\n{}\n[[service.port]]\nvirtual = 80\n\
-         {target}\n[turbo]\ninstances = {}\n{}\n{vanguards}{}",
+         {target}\n{}\n[turbo]\ninstances = {}\n{}\n{vanguards}{}",
         dir.join("state").display(),
         spec.top_lines,
         spec.service_lines,
+        spec.port_lines,
         spec.instances,
         spec.turbo_lines,
         lab.arti_toml()

@@ -3,7 +3,8 @@
 use clap::{CommandFactory, Parser};
 
 use super::{
-    Cli, Command, DescriptorCommand, EXIT_USAGE, IoChoice, KeyArgs, KeyCommand, exit_code,
+    BackendCommand, Cli, Command, DescriptorCommand, EXIT_USAGE, IoChoice, KeyArgs, KeyCommand,
+    exit_code,
 };
 
 fn read(line: &str) -> Result<Cli, (u8, String)> {
@@ -54,6 +55,16 @@ fn the_other_commands_are_read() {
         Ok(Cli { command: Command::Status(args) }) if args.json && args.target.socket.is_some()
     ));
     assert!(matches!(
+        read("backend drain 127.0.0.1:80 --service a --port 80 --socket s"),
+        Ok(Cli { command: Command::Backend(args) })
+            if matches!(&args.command, BackendCommand::Drain(one) if one.port == Some(80))
+    ));
+    assert!(matches!(
+        read("backend list --json"),
+        Ok(Cli { command: Command::Backend(args) })
+            if matches!(args.command, BackendCommand::List { json: true, .. })
+    ));
+    assert!(matches!(
         read("descriptor show --json"),
         Ok(Cli { command: Command::Descriptor(args) })
             if matches!(args.command, DescriptorCommand::Show { json: true, .. })
@@ -75,6 +86,7 @@ fn a_wrong_command_line_is_64_and_says_what_to_write() {
         ("run --hello --io kqueue", "write auto, uring or epoll"),
         ("check", "--config <FILE>"),
         ("key new", "<FILE>"),
+        ("backend drain", "<ADDRESS>"),
         ("status --config a --socket b", "cannot be used with"),
     ] {
         let (code, text) = read(line).expect_err(line);

@@ -1,20 +1,16 @@
-//! From what was typed to what it means: `[[service]]` and `[[service.port]]`.
-
-use std::time::Duration;
+//! From what was typed to what it means: `[[service]]`.
 
 use super::check::Checker;
-use super::{SERVICE_NAME_DEFAULT, Service};
-use crate::config::address::parse_backend;
-use crate::config::raw::{RawBackend, RawPort, RawService};
-use crate::config::reader::{At, Scalar};
+use super::{SERVICE_NAME_DEFAULT, Service, port};
+use crate::config::raw::RawService;
+use crate::config::reader::At;
 use crate::limits::{
-    BACKEND_CONNECT_SECONDS_DEFAULT, BACKEND_CONNECT_SECONDS_MAX, BACKENDS_PER_PORT_MAX,
     INTRO_DOS_BURST_DEFAULT, INTRO_DOS_MAX, INTRO_POINTS_DEFAULT, INTRO_POINTS_MAX,
     INTRO_POINTS_PER_INSTANCE_DEFAULT, PORTS_PER_SERVICE_MAX, SERVICE_NAME_CHARS_MAX,
     STREAMS_PER_CIRCUIT_DEFAULT, STREAMS_PER_CIRCUIT_MAX,
 };
 use crate::onion::config::IntroDos;
-use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
+use crate::plane::config::PortConfig;
 
 /// Check one `[[service]]`; `None` where a problem left nothing to go on with.
 pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Option<Service> {
@@ -113,7 +109,7 @@ fn check_ports(raw: &RawService, checker: &mut Checker<'_>) -> Option<Vec<PortCo
     let mut ports: Vec<PortConfig> = Vec::new();
     let mut taken: Vec<(u16, u16, usize)> = Vec::new();
     for raw in &raw.ports {
-        let range = check_virtual(raw, checker);
+        let range = port::check_virtual(raw, checker);
         if let (Some((first, last)), Some(typed)) = (range, &raw.virtual_ports) {
             let other = taken.iter().find(|(from, to, _)| first <= *to && *from <= last);
             if let Some((from, to, line)) = other {
@@ -130,131 +126,12 @@ fn check_ports(raw: &RawService, checker: &mut Checker<'_>) -> Option<Vec<PortCo
             }
             taken.push((first, last, typed.line));
         }
-        let target = check_target(raw, checker);
-        let seconds = checker.number(
-            raw.connect_timeout_s.as_ref(),
-            1..=BACKEND_CONNECT_SECONDS_MAX,
-            BACKEND_CONNECT_SECONDS_DEFAULT,
-        );
-        match (range, target) {
-            (Some((virtual_first, virtual_last)), Some(target)) => ports.push(PortConfig {
-                virtual_first,
-                virtual_last,
-                target,
-                connect_timeout: Duration::from_secs(seconds),
-            }),
+        match (range, port::check_target(raw, checker)) {
+            (Some(range), Some(target)) => {
+                ports.push(port::check_port(raw, range, target, checker))
+            }
             _ => complete = false,
         }
     }
     complete.then_some(ports)
-}
-
-/// `virtual`: first and last port.
-fn check_virtual(raw: &RawPort, checker: &mut Checker<'_>) -> Option<(u16, u16)> {
-    let Some(typed) = &raw.virtual_ports else {
-        if !checker.reported(&format!("{}.virtual", raw.place.key)) {
-            let fix = "write virtual = 80, the port that clients ask for";
-            checker.problems.push(raw.place.problem("the port has no number", fix));
-        }
-        return None;
-    };
-    let range = match &typed.value {
-        Scalar::Integer(number) => port(&number.to_string()).map(|port| (port, port)),
-        Scalar::Text(text) => match text.split_once('-') {
-            Some((first, last)) => port(first.trim()).zip(port(last.trim())),
-            None => port(text.trim()).map(|port| (port, port)),
-        },
-    };
-    let written = match &typed.value {
-        Scalar::Integer(number) => number.to_string(),
-        Scalar::Text(text) => format!("\"{text}\""),
-    };
-    match range {
-        Some((first, last)) if first <= last => return Some((first, last)),
-        Some((first, last)) => {
-            let fix = format!("write \"{last}-{first}\"");
-            checker.problems.push(typed.problem(format!("the range {written} is empty"), fix));
-        }
-        None => {
-            let fix = "write a number from 1 to 65535, or a range such as \"8000-8010\"";
-            checker.problems.push(typed.problem(format!("{written} is no port"), fix));
-        }
-    }
-    None
-}
-
-/// A port number, which is never 0.
-fn port(text: &str) -> Option<u16> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port > 0)
-}
-
-/// `backends` or `hello`: one of the two.
-fn check_target(raw: &RawPort, checker: &mut Checker<'_>) -> Option<PortTarget> {
-    let hello = raw.hello.as_ref().is_some_and(|typed| typed.value);
-    match (&raw.backends, hello) {
-        (None, true) => Some(PortTarget::Hello),
-        (Some(typed), true) => {
-            let reason = "the port has both backends and hello = true";
-            checker.problems.push(typed.problem(reason, "remove one of them"));
-            None
-        }
-        (None, false) => {
-            if !checker.reported(&format!("{}.backends", raw.place.key)) {
-                let fix = "write backends = [\"127.0.0.1:8080\"], with your server's address";
-                checker.problems.push(raw.place.problem("the port has no backends", fix));
-            }
-            None
-        }
-        (Some(typed), false) => check_backends(typed, checker).map(PortTarget::Backends),
-    }
-}
-
-/// The addresses, and that none is there twice.
-fn check_backends(
-    list: &At<Vec<RawBackend>>,
-    checker: &mut Checker<'_>,
-) -> Option<Vec<BackendAddress>> {
-    if list.value.is_empty() && checker.reported(&list.key) {
-        return None;
-    }
-    if list.value.is_empty() {
-        let fix = "write backends = [\"127.0.0.1:8080\"], with your server's address";
-        checker.problems.push(list.problem("the list of backends is empty", fix));
-        return None;
-    }
-    if list.value.len() > BACKENDS_PER_PORT_MAX {
-        let reason = format!("there are {} backends", list.value.len());
-        checker.problems.push(list.problem(reason, format!("keep {BACKENDS_PER_PORT_MAX}")));
-        return None;
-    }
-    let mut complete = true;
-    let mut addresses: Vec<BackendAddress> = Vec::new();
-    for backend in &list.value {
-        let Some(typed) = &backend.address else {
-            if !checker.reported(&backend.place.key) {
-                let fix = "write address = \"127.0.0.1:8080\" in it";
-                checker.problems.push(backend.place.problem("the backend has no address", fix));
-            }
-            complete = false;
-            continue;
-        };
-        match parse_backend(&typed.value, &checker.base) {
-            Ok(address) => {
-                let text = address.to_string();
-                if addresses.iter().any(|other| other.to_string() == text) {
-                    let reason = format!("the backend {text} is in the list already");
-                    checker.problems.push(typed.problem(reason, "name each backend once"));
-                }
-                addresses.push(address);
-            }
-            Err(error) => {
-                let sentence = error.to_string();
-                let (reason, fix) = sentence.split_once("; ").unwrap_or((&sentence, "correct it"));
-                checker.problems.push(typed.problem(format!("\"{}\": {reason}", typed.value), fix));
-                complete = false;
-            }
-        }
-    }
-    complete.then_some(addresses)
 }

@@ -245,12 +245,7 @@ impl tokio::io::AsyncRead for AnswerThenReset {
 
 /// Port 80 with these backends.
 pub(super) fn port_80(backends: Vec<BackendAddress>) -> PortConfig {
-    PortConfig {
-        virtual_first: 80,
-        virtual_last: 80,
-        target: PortTarget::Backends(backends),
-        connect_timeout: PATIENCE,
-    }
+    PortConfig { connect_timeout: PATIENCE, ..PortConfig::new(80, PortTarget::backends(backends)) }
 }
 
 /// A listener on a free port of loopback.

@@ -1,0 +1,98 @@
+//! Backends, balancing, queues and health checks.
+
+use std::time::Duration;
+
+use super::{MINIMAL, good, problem};
+use crate::config::explain::explain;
+use crate::plane::config::{
+    BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
+};
+
+/// The one port of a minimal configuration with these lines below it.
+fn port(lines: &str) -> PortConfig {
+    good(&format!("{MINIMAL}{lines}\n")).services[0].ports[0].clone()
+}
+
+#[test]
+fn a_port_without_more_has_the_defaults_of_the_library() {
+    let port = port("");
+    let again = PortConfig::new(80, port.target.clone());
+    assert_eq!(port, again);
+    let PortTarget::Backends(backends) = &port.target else { panic!("backends") };
+    assert_eq!(*backends, [BackendConfig::from(backends[0].address.clone())]);
+}
+
+#[test]
+fn every_way_to_balance_has_its_name_and_others_are_refused() {
+    for (name, balance) in Balance::NAMES {
+        assert_eq!(port(&format!("balance = \"{name}\"")).balance, balance);
+    }
+    let text = format!("{MINIMAL}balance = \"leastconn\"\n");
+    let sentence = problem(&text, 5, "service[0].port[0].balance");
+    assert!(sentence.contains("least_connections"), "{sentence}");
+}
+
+#[test]
+fn backends_have_weights_limits_and_stand_ins() {
+    let backends = "backends = [{ address = \"127.0.0.1:80\", weight = 3, connections_max = 9 }, \
+                    { address = \"127.0.0.1:81\", backup = true }]";
+    let text = MINIMAL.replace("backends = [\"127.0.0.1:80\"]", backends);
+    let config = good(&text);
+    let PortTarget::Backends(found) = &config.services[0].ports[0].target else { panic!() };
+    let facts: Vec<_> =
+        found.iter().map(|one| (one.weight, one.backup, one.connections_max)).collect();
+    assert_eq!(facts, [(3, false, Some(9)), (1, true, None)]);
+
+    for (wrong, key) in [
+        ("weight = 0", "weight"),
+        ("weight = 101", "weight"),
+        ("connections_max = 0", "connections_max"),
+    ] {
+        let one = format!("{{ address = \"127.0.0.1:80\", {wrong} }}");
+        let text = MINIMAL.replace("\"127.0.0.1:80\"", &one);
+        problem(&text, 4, &format!("service[0].port[0].backends[0].{key}"));
+    }
+    let all = MINIMAL.replace("\"127.0.0.1:80\"", "{ address = \"127.0.0.1:80\", backup = true }");
+    let sentence = problem(&all, 4, "service[0].port[0].backends");
+    assert!(sentence.contains("every backend is a backup"), "{sentence}");
+}
+
+#[test]
+fn checks_are_tcp_unless_they_ask_for_something() {
+    let tcp = port("[service.port.check]").check.expect("a check");
+    let (second, rise, fall) = (Duration::from_secs(1), 2, 3);
+    let (interval, timeout) = (2 * second, 2 * second);
+    assert_eq!(tcp, CheckConfig { request: CheckRequest::Tcp, interval, timeout, rise, fall });
+    let lines = "[service.port.check]\npath = \"/health\"\nhost = \"app\"\ninterval_s = 5\n\
+                 timeout_s = 1\nrise = 1\nfall = 9";
+    let request = CheckRequest::Http { path: "/health".to_owned(), host: "app".to_owned() };
+    let (interval, timeout, rise, fall) = (5 * second, second, 1, 9);
+    let expected = CheckConfig { request, interval, timeout, rise, fall };
+    assert_eq!(port(lines).check, Some(expected));
+
+    for (wrong, line, key) in [
+        ("kind = \"icmp\"", 6, "kind"),
+        ("path = \"health\"", 6, "path"),
+        ("path = \"/a b\"", 6, "path"),
+        ("host = \"a\\r\\nb\"", 6, "host"),
+        ("kind = \"tcp\"\npath = \"/\"", 7, "path"),
+        ("interval_s = 0", 6, "interval_s"),
+        ("rise = 101", 6, "rise"),
+    ] {
+        let text = format!("{MINIMAL}[service.port.check]\n{wrong}\n");
+        problem(&text, line, &format!("service[0].port[0].check.{key}"));
+    }
+}
+
+#[test]
+fn what_is_explained_can_be_read_again_and_means_the_same() {
+    let lines = "balance = \"circuit\"\nqueue_max = 7\nqueue_timeout_s = 3\nslow_start_s = 30\n\
+                 proxy_protocol = \"v2\"\n[service.port.check]\npath = \"/up\"";
+    let config = good(&format!("{MINIMAL}{lines}\n"));
+    let port = &config.services[0].ports[0];
+    assert_eq!((port.queue_max, port.queue_timeout), (7, Duration::from_secs(3)));
+    assert_eq!(port.slow_start, Duration::from_secs(30));
+    assert_eq!(port.proxy_protocol, Some(ProxyProtocol::V2));
+    let again = good(&explain(&config));
+    assert_eq!(again.services[0].ports[0], *port);
+}

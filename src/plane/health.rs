@@ -1,0 +1,165 @@
+//! Health checks: on the control core, so that no data core waits for a backend that is ill.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::future::{Either, join_all, select};
+use rand::RngExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::backend::Backend;
+use super::config::{CheckConfig, CheckRequest, ProxyProtocol};
+use super::status::BackendOrder;
+use super::{Plane, proxy_protocol};
+use crate::limits;
+use crate::runtime::{self, net};
+
+/// Check the backends of this plane, as it is configured at any time, until it is gone.
+pub async fn watch(plane: Weak<Plane>) {
+    loop {
+        let (mut changed, watched) = match plane.upgrade() {
+            Some(plane) => (plane.changed.subscribe(), watched(&plane)),
+            None => return,
+        };
+        let all = std::pin::pin!(async {
+            join_all(watched.into_iter().map(Watched::watch)).await;
+            std::future::pending::<()>().await;
+        });
+        let changed = std::pin::pin!(changed.changed());
+        if let Either::Right((Err(_), _)) = select(all, changed).await {
+            return;
+        }
+    }
+}
+
+/// A backend that is checked.
+struct Watched {
+    /// The backend.
+    backend: Arc<Backend>,
+    /// How.
+    check: CheckConfig,
+    /// The header that it expects.
+    proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Every backend of the plane that is to be checked.
+fn watched(plane: &Plane) -> Vec<Watched> {
+    let mut all = Vec::new();
+    for port in plane.ports().iter() {
+        let Some(check) = &port.config.check else { continue };
+        all.extend(port.members.iter().map(|member| Watched {
+            backend: Arc::clone(&member.backend),
+            check: check.clone(),
+            proxy_protocol: port.config.proxy_protocol,
+        }));
+    }
+    all
+}
+
+impl Watched {
+    /// Check it for as long as this is polled.
+    async fn watch(self) {
+        let (mut good, mut bad) = (0_u32, 0_u32);
+        loop {
+            if self.backend.order() == BackendOrder::Maintenance {
+                (good, bad) = (0, 0);
+            } else {
+                let found = self.ask().await;
+                match &found {
+                    Ok(()) => (good, bad) = (good.saturating_add(1), 0),
+                    Err(_) => (good, bad) = (0, bad.saturating_add(1)),
+                }
+                self.conclude(good, bad, found.as_ref().err());
+                self.backend.note_check(found);
+            }
+            let tenth = self.check.interval.as_millis() as u64 / 10;
+            let jitter = rand::rng().random_range(0..=2 * tenth);
+            let pause = self.check.interval.as_millis() as u64 - tenth + jitter;
+            runtime::sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// Change the backend's state where enough checks agree.
+    fn conclude(&self, good: u32, bad: u32, wrong: Option<&String>) {
+        let down = self.backend.is_checked_down();
+        if down && good >= self.check.rise {
+            self.backend.set_checked(true);
+            tracing::info!(backend = %self.backend.address(), "the backend is up");
+        } else if !down && bad >= self.check.fall {
+            self.backend.set_checked(false);
+            let wrong = wrong.map_or("", String::as_str);
+            tracing::warn!(backend = %self.backend.address(), "the backend is down: {wrong}");
+        }
+    }
+
+    /// One check: what is wrong, in words.
+    async fn ask(&self) -> Result<(), String> {
+        let asked = runtime::timeout(self.check.timeout, async {
+            match self.backend.connect_to_check().await {
+                Ok(Some(connection)) => self.talk(connection).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(format!("refused: {error}")),
+            }
+        });
+        asked.await.unwrap_or_else(|_| {
+            Err(format!("no answer within {} ms", self.check.timeout.as_millis()))
+        })
+    }
+
+    /// Say what is to be said over a new connection, and read the answer.
+    async fn talk(&self, connection: net::Stream) -> Result<(), String> {
+        let (mut read, mut write) = connection.into_split();
+        let header = self.proxy_protocol.map(proxy_protocol::header_of_our_own);
+        let mut request = header.unwrap_or_default();
+        let CheckRequest::Http { path, host } = &self.check.request else {
+            // A backend that waits for the header would log a connection that broke off.
+            return write.write_all(&request).await.map_err(|error| format!("broke off: {error}"));
+        };
+        let text = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: rustbalance-check\r\n\
+             Accept: */*\r\nConnection: close\r\n\r\n"
+        );
+        request.extend_from_slice(text.as_bytes());
+        write.write_all(&request).await.map_err(|error| format!("broke off: {error}"))?;
+        let mut head = Vec::new();
+        while head.len() < limits::CHECK_HEAD_BYTES_MAX {
+            let length = read.read_buf(&mut head).await;
+            let length = length.map_err(|error| format!("broke off: {error}"))?;
+            if let Some(status) = status(&head)? {
+                return match status {
+                    200..=399 => Ok(()),
+                    status => Err(format!("status {status}")),
+                };
+            }
+            if length == 0 {
+                return Err("it closed without an answer".to_owned());
+            }
+        }
+        Err("the answer has no end".to_owned())
+    }
+}
+
+/// The status of an answer, once its first line is there.
+fn status(head: &[u8]) -> Result<Option<u16>, String> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(head) {
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(response.code),
+        Err(error) => Err(format!("not HTTP: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status;
+
+    #[test]
+    fn a_status_is_read_as_soon_as_it_is_there() {
+        assert_eq!(status(b"HTTP/1.1 2"), Ok(None));
+        assert_eq!(status(b"HTTP/1.1 204 No Content\r\nServer: x"), Ok(Some(204)));
+        assert_eq!(status(b"HTTP/1.0 503\r\n\r\n"), Ok(Some(503)));
+        assert!(status(b"SSH-2.0-OpenSSH_9.2\r\n").is_err());
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(100));
+        assert_eq!(status(many.as_bytes()), Ok(Some(200)));
+    }
+}
