@@ -15,6 +15,7 @@ mod control_core;
 mod data_core;
 #[cfg(feature = "fault-injection")]
 mod fault;
+mod fronts;
 pub mod launch;
 mod memory;
 pub mod options;

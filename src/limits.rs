@@ -111,18 +111,65 @@ const _: () = assert!(INTRO_DOS_BURST_DEFAULT <= INTRO_DOS_MAX);
 /// The buffer of each direction of a stream: two full TLS records' worth of cells.
 pub const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 
+/// Buffers that a client or a backend fills in a row before its bytes go through a pipe, from one
+/// socket of the kernel's to another, without a copy.
+pub const SPLICE_AFTER_FULL_BUFFERS: u8 = 2;
+
+/// What such a pipe holds.
+pub const SPLICE_PIPE_BYTES: usize = 256 * 1024;
+
+/// Pipes of one core that have bytes in them: half of what a user may have without privileges
+/// (`fs.pipe-user-pages-soft`: 64 MiB).
+pub const SPLICE_PIPES_MAX: usize = 128;
+
+/// Pipes that a core keeps for streams to come.
+pub const SPLICE_PIPES_SPARE_MAX: usize = 16;
+
 /// Reads and writes that one stream makes before other tasks of its core have their turn.
 pub const RELAY_TURNS_MAX: usize = 16;
 
 /// Buffers that a core keeps for streams to come: a megabyte.
 pub const RELAY_BUFFERS_SPARE_MAX: usize = 32;
 
-/// How long a backend may deliver nothing, and not close, after the client has ended the stream.
-pub const RELAY_LINGER_SECONDS: u64 = 60;
+/// How long a stream may be without bytes once one side has ended it, unless configured.
+pub const HALF_CLOSE_SECONDS_DEFAULT: u64 = 60;
+
+/// Longest times without bytes that can be configured: a day.
+pub const STREAM_IDLE_SECONDS_MAX: u64 = 24 * 3600;
 
 /// All attempts to find a backend for one stream together: a C tor client gives up after two
 /// minutes (`SocksTimeout`).
 pub const BACKEND_ATTEMPTS_SECONDS_MAX: u64 = 120;
+
+/// From a connection to a listener until its PROXY header is whole. C tor writes it at once.
+pub const PROXY_HEADER_SECONDS: u64 = 3;
+
+/// The longest PROXY header that is read: two unix addresses of version 2, and room for what comes
+/// after them.
+pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
+
+/// Streams that wait for a core that they were given to.
+pub const HANDOFF_WAITING_MAX: usize = 1024;
+
+/// A listener that has no descriptor left looks again after this long.
+pub const LISTEN_RETRY_MS: u64 = 100;
+
+/// A listener that could not be opened is tried again after this long.
+pub const LISTEN_OPEN_RETRY_MS: u64 = 1000;
+
+/// Connections that the kernel accepts ahead for each listener and core, unless configured; more
+/// than `net.core.somaxconn` (4096 by default) have no effect.
+pub const LISTEN_BACKLOG_DEFAULT: u32 = 4096;
+
+/// Largest backlog that can be configured.
+pub const LISTEN_BACKLOG_MAX: u32 = 65_535;
+
+/// Listeners of one process.
+pub const LISTENS_MAX: usize = 64;
+
+/// The first listener's number among instances, whose numbers it shall not meet: the circuits of
+/// daemons and those of instances have ids apart.
+pub const LISTEN_INSTANCE_FIRST: u16 = 1024;
 
 /// A backend that refused is left alone for this long, twice as long after each further refusal.
 pub const BACKEND_ASIDE_MS_MIN: u64 = 1000;

@@ -7,6 +7,7 @@
 //!                     '-- unknown port: END      '-- none left: END
 //!
 //!   health::watch (control core) --up or down--> backend
+//!   front (listeners) --handoff--> the same, with sockets of the kernel's: forward, not relay
 //! ```
 //!
 //! Shared by all cores; each stream is served on the core that carries its circuit. Knows nothing
@@ -28,9 +29,13 @@
 mod backend;
 mod buffers;
 pub mod config;
+mod forward;
+pub mod front;
 pub mod handler;
+pub mod handoff;
 pub mod health;
 mod hello;
+mod pipes;
 mod port;
 mod proxy_protocol;
 mod queue;
@@ -43,16 +48,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::backend::{Backend, ConnectError};
+use self::backend::{Backend, ConnectError, Way};
 use self::config::{BackendAddress, PortConfig, PortTarget};
+use self::forward::Patience;
+use self::front::{FrontClient, FrontStream};
 use self::handler::Handlers;
 use self::port::{Choice, Port};
 use self::select::Set;
 use self::status::{BackendOrder, BackendStatus};
 pub use self::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
-use crate::base::stream::{EndReason, IncomingStream};
+use crate::base::stream::{ClientStream, EndReason, IncomingStream};
 use crate::limits;
+use crate::plane::buffers::Buffer;
+use crate::runtime::net;
 
 /// The ports of one service.
 #[derive(Debug)]
@@ -126,6 +135,26 @@ impl Plane {
         counters: &Arc<InstanceCounters>,
         instance: u16,
     ) -> StreamOutcome {
+        self.serve_by::<Relayed, _>(incoming, counters, instance).await
+    }
+
+    /// As [`Plane::serve`], for a client at a listener of the calling data core.
+    async fn serve_socket(
+        self: Arc<Plane>,
+        incoming: FrontStream,
+        counters: &Arc<InstanceCounters>,
+        instance: u16,
+    ) -> StreamOutcome {
+        self.serve_by::<Forwarded, _>(incoming, counters, instance).await
+    }
+
+    /// See [`Plane::serve`].
+    async fn serve_by<J: Join<I::Stream>, I: IncomingStream>(
+        &self,
+        incoming: I,
+        counters: &Arc<InstanceCounters>,
+        instance: u16,
+    ) -> StreamOutcome {
         let ports = self.ports();
         let virtual_port = incoming.virtual_port();
         match ports.iter().find(|port| port.serves(virtual_port)) {
@@ -135,15 +164,15 @@ impl Plane {
                 let _open = counters.open_stream();
                 hello::serve(client, counters, instance).await
             }
-            Some(_) => self.serve_by_backend(ports, incoming, counters).await,
+            Some(_) => self.serve_by_backend::<J, _>(ports, incoming, counters).await,
         }
     }
 
     /// See [`Plane::serve`]; `ports` are those of now.
-    async fn serve_by_backend(
+    async fn serve_by_backend<J: Join<I::Stream>, I: IncomingStream>(
         &self,
         mut ports: Arc<[Port]>,
-        incoming: impl IncomingStream,
+        incoming: I,
         counters: &Arc<InstanceCounters>,
     ) -> StreamOutcome {
         let (circuit, virtual_port) = (incoming.circuit_id(), incoming.virtual_port());
@@ -159,14 +188,17 @@ impl Plane {
                 Choice::Take(index, place) if !left.is_zero() => {
                     waiting = None;
                     let timeout = port.config.connect_timeout.min(left);
-                    match place.backend.connect(timeout, circuit, virtual_port).await {
+                    let way = (J::WAY, timeout);
+                    match place.backend.connect(way, circuit, virtual_port).await {
                         Ok(connection) => {
                             let preface = port.preface(index, circuit, virtual_port);
+                            let patience = port.patience();
+                            drop(ports);
                             let Ok(client) = incoming.accept().await else {
                                 return StreamOutcome::ClientGone;
                             };
                             let _open = counters.open_stream();
-                            return stream::relay(client, connection, preface, counters).await;
+                            return J::join(client, connection, preface, counters, patience).await;
                         }
                         Err(error) => {
                             let backend = place.backend.address();
@@ -199,6 +231,60 @@ impl Plane {
     /// What status shows of the backends.
     pub fn status(&self) -> Vec<BackendStatus> {
         self.ports().iter().flat_map(Port::status).collect()
+    }
+}
+
+/// How a client that was accepted is joined with its backend.
+trait Join<C: ClientStream>: Send + 'static {
+    /// What kind of connection the backend shall have.
+    const WAY: Way;
+
+    /// Carry bytes both ways until both sides are done.
+    fn join(
+        client: C,
+        connection: net::Stream,
+        preface: Option<Buffer>,
+        counters: &Arc<InstanceCounters>,
+        patience: Patience,
+    ) -> impl Future<Output = StreamOutcome> + Send;
+}
+
+/// The client's bytes are in user space: a stream of a Tor circuit.
+struct Relayed;
+
+impl<C: ClientStream> Join<C> for Relayed {
+    const WAY: Way = Way::Ring;
+
+    fn join(
+        client: C,
+        connection: net::Stream,
+        preface: Option<Buffer>,
+        counters: &Arc<InstanceCounters>,
+        patience: Patience,
+    ) -> impl Future<Output = StreamOutcome> + Send {
+        stream::relay(client, connection, preface, counters, patience)
+    }
+}
+
+/// The client is a socket of the kernel's.
+struct Forwarded;
+
+impl Join<FrontClient> for Forwarded {
+    const WAY: Way = Way::Kernel;
+
+    async fn join(
+        client: FrontClient,
+        connection: net::Stream,
+        preface: Option<Buffer>,
+        counters: &Arc<InstanceCounters>,
+        patience: Patience,
+    ) -> StreamOutcome {
+        match connection {
+            net::Stream::Kernel(backend) => {
+                forward::forward(client.0, backend, preface, counters, patience).await
+            }
+            other => stream::relay(client, other, preface, counters, patience).await,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod cgroup;
 pub mod core;
 pub mod driver;
 pub mod executor;
+pub mod kernel_socket;
 pub mod link_stream;
 pub mod mailbox;
 pub mod memory;

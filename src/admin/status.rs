@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::onion::status::ServiceState;
-use crate::plane::status::BackendStatus;
+use crate::plane::status::{BackendStatus, ListenStatus};
 use crate::tor::status::LinkStatus;
 
 /// The whole process.
@@ -31,6 +31,9 @@ pub struct ProcessStatus {
     pub links: Vec<LinkStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// Listeners for clients that other programs bring.
+    #[serde(default)]
+    pub listens: Vec<ListenStatus>,
 }
 
 /// The process's memory and what its budget has led to.

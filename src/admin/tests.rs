@@ -97,6 +97,7 @@ fn sample() -> ProcessStatus {
         creates_refused_total: None,
     };
     ProcessStatus {
+        listens: Vec::new(),
         version: "0.1.0".to_owned(),
         pid: 4711,
         turbo: true,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
+use super::fronts::Fronts;
 use super::options::Options;
 use super::roster::{Common, Own, Roster, ServiceShared};
 use super::running::{Order, Progress};
@@ -20,6 +21,8 @@ use super::succession::{Heir, Predecessor, settle, take_over};
 use crate::limits;
 use crate::onion::Publisher;
 use crate::onion::status::{PublisherStatus, ServiceState};
+use crate::plane::config::ListenConfig;
+use crate::plane::front::Occupied;
 use crate::plane::health;
 use crate::runtime::{self, CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
@@ -31,6 +34,8 @@ pub(super) struct Shared {
     pub(super) group: Arc<CoreGroup>,
     /// The services.
     pub(super) roster: Roster,
+    /// Listeners.
+    pub(super) fronts: Fronts,
     /// What a service that comes is made with.
     pub(super) common: Common,
     /// Held while services change.
@@ -72,6 +77,7 @@ impl Shared {
         Arc::new(Shared {
             group,
             roster: Roster::new(services),
+            fronts: Fronts::new(common.instances),
             common,
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
@@ -119,6 +125,8 @@ pub(super) struct ControlCore {
     pub(super) admin_socket: Option<std::path::PathBuf>,
     /// How long a drain may take.
     pub(super) drain: Duration,
+    /// Listeners that wait until the process that has them lets go.
+    pub(super) listens: Vec<ListenConfig>,
     /// Where progress goes.
     pub(super) progress: watch::Sender<Progress>,
     /// The data threads.
@@ -183,6 +191,7 @@ impl ControlCore {
         let watch = self.watch_progress();
         let drained = async {
             let _ = order.wait_for(|order| *order != Order::Serve).await;
+            self.shared.fronts.end();
             self.serve_latecomers(order.clone()).await;
             self.drain_streams(order.clone()).await;
         };
@@ -315,6 +324,9 @@ impl ControlCore {
         self.shared.bootstrap.send_replace(Some("about to take over".to_owned()));
         let heir = take_over(predecessor, &self.shared, &self.state_dir).await?;
         self.owner.send_replace(true);
+        self.shared
+            .set_listens(&self.listens, Occupied::Replace)
+            .map_err(|error| error.to_string())?;
         Ok(Some(heir))
     }
 

@@ -12,6 +12,7 @@ use super::roster::ServiceShared;
 use super::running::Order;
 use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
+use crate::plane::handoff::Handoff;
 use crate::runtime::{CoreId, Driver, pinning};
 use crate::tor::stack::CircuitPool;
 use crate::tor::{ArtiSettings, StackError, TorStack};
@@ -74,6 +75,8 @@ struct ServeByPlane {
     plane: Arc<Plane>,
     /// What is counted.
     seat: Arc<crate::onion::service::Seat>,
+    /// Where the core's streams are counted, for those that come to listeners.
+    handoff: Arc<Handoff>,
 }
 
 impl ServeStream for ServeByPlane {
@@ -83,8 +86,10 @@ impl ServeStream for ServeByPlane {
         stream: SessionStream,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (plane, seat) = (Arc::clone(&self.plane), Arc::clone(&self.seat));
+        let live = self.handoff.count(instance);
         let instance = u16::try_from(instance).unwrap_or(u16::MAX);
         async move {
+            let _live = live;
             // What became of the stream is in the counters.
             let _ = plane.serve(stream, &seat.counters, instance).await;
         }
@@ -128,6 +133,7 @@ impl DataCore {
     /// Nothing of this core serves any more.
     fn note_down(&self) {
         self.shared.group.leave(CoreId::data(self.number));
+        self.shared.fronts.handoff.set_up(usize::from(self.number), false);
         for service in self.shared.roster.all() {
             service.service.note_instance_down(usize::from(self.number));
         }
@@ -147,6 +153,7 @@ impl DataCore {
         let mut order = self.order.clone();
         let ended = tokio::select! {
             ended = self.run_instances() => ended,
+            () = self.shared.fronts.run(usize::from(self.number)) => Ok(()),
             () = fault(self.number) => Ok(()),
             _ = order.wait_for(|order| *order == Order::Stop) => Ok(()),
         };
@@ -183,7 +190,11 @@ impl DataCore {
     async fn run_instance(&self, service: Arc<ServiceShared>, pool: CircuitPool) {
         let number = usize::from(self.number);
         let seat = Arc::clone(&service.service.seats()[number]);
-        let serve = ServeByPlane { plane: Arc::clone(&service.plane), seat };
+        let serve = ServeByPlane {
+            plane: Arc::clone(&service.plane),
+            seat,
+            handoff: Arc::clone(&self.shared.fronts.handoff),
+        };
         let mut order = self.order.clone();
         // On a core that starts anew, nothing that nobody publishes gets points again.
         let leave_at = match service.order() {

@@ -130,6 +130,7 @@ impl Launch {
             state_dir: config.state_dir.clone(),
             services,
             handlers,
+            listens: config.listens.clone(),
             stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
             source_addresses: config.turbo.source_addresses.clone(),
             io,

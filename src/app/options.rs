@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::onion::ServiceSettings;
-use crate::plane::config::PortConfig;
+use crate::plane::config::{ListenConfig, PortConfig};
 use crate::plane::handler::Handlers;
 use crate::runtime::Io;
 use crate::runtime::pinning::Plan;
@@ -30,6 +30,8 @@ pub struct Options {
     pub services: Vec<ServiceOptions>,
     /// Backends inside this process.
     pub handlers: Handlers,
+    /// Listeners for clients that other programs bring.
+    pub listens: Vec<ListenConfig>,
     /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
     pub io: Io,
     /// How long a data core that has nothing to do looks around before it sleeps.

@@ -16,6 +16,7 @@ use super::roster::ServiceShared;
 use super::running::{Order, Running};
 use crate::config::Config;
 use crate::onion::revision::RevisionError;
+use crate::plane::front::Occupied;
 
 /// Why no service has changed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub struct Changes {
     pub changed: Vec<String>,
     /// These go.
     pub removed: Vec<String>,
+    /// Whether listeners come or go.
+    pub listeners: bool,
 }
 
 impl Running {
@@ -90,8 +93,14 @@ impl Running {
             return Err(LaunchError::Config(lost));
         }
         let wanted = services(config, keys, &mut tell).map_err(LaunchError::Config)?;
-        let changes =
-            self.set_services(wanted).map_err(|error| LaunchError::Failed(error.to_string()))?;
+        let failed = |error: &dyn std::error::Error| LaunchError::Failed(error.to_string());
+        let mut changes = self.set_services(wanted).map_err(|error| failed(&error))?;
+        // After the services, to which listeners lead; an address that is taken is said, and the
+        // services have changed all the same.
+        changes.listeners = self
+            .shared
+            .set_listens(&config.listens, Occupied::Refuse)
+            .map_err(|error| failed(&error))?;
         if let Some(before) = &self.started_with {
             for key in fixed_parts_that_differ(before, config) {
                 let text = format!("{key}: what has changed there holds from the next start on");
@@ -238,8 +247,12 @@ mod tests {
 
         // Another key under an old name, and an old key under another name.
         let changes = change(vec![options(at, "c", "a", 3), options(at, "b", "new", 3)]);
-        let expected =
-            Changes { added: names(&["a"]), changed: names(&["new"]), removed: names(&["a"]) };
+        let expected = Changes {
+            added: names(&["a"]),
+            changed: names(&["new"]),
+            removed: names(&["a"]),
+            ..Changes::default()
+        };
         assert_eq!(changes.expect("it serves"), expected);
         let all = shared.roster.all();
         let told: Vec<_> = all.iter().map(|one| (one.name(), one.order())).collect();

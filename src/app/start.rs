@@ -12,6 +12,7 @@ use super::running::{Order, Progress, Running};
 use super::state_dir::{StateDir, StateDirError};
 use super::succession::Predecessor;
 use crate::onion::revision::RevisionError;
+use crate::plane::front::{FrontError, Occupied};
 use crate::runtime::CoreGroup;
 use crate::tor::GuardPlan;
 
@@ -27,6 +28,9 @@ pub enum StartError {
     /// No service was configured.
     #[error("no service is configured; add a [[service]] or name a --backend")]
     NoService,
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] FrontError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -70,6 +74,9 @@ pub(super) fn start_after(
     let order_of_all = order_reader.clone();
     let shared =
         Shared::new(group, services, common, driver, guards, order_of_all, options.memory_max);
+    if predecessor.is_none() {
+        shared.set_listens(&options.listens, Occupied::Refuse)?;
+    }
     let mut data = Vec::new();
     for (number, cpu) in (0..).zip(options.plan.data) {
         let core = DataCore {
@@ -87,6 +94,7 @@ pub(super) fn start_after(
         cpu,
         arti: options.arti,
         admin_socket: options.admin_socket,
+        listens: options.listens,
         drain,
         progress: progress_writer,
         data,

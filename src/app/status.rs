@@ -37,6 +37,7 @@ impl Shared {
             },
             links: self.links(),
             services: served.iter().map(|service| self.service(service)).collect(),
+            listens: self.fronts.all().iter().map(|front| front.status()).collect(),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::admin::status::ProcessStatus;
 use crate::admin::succession::Succession;
 pub(super) use crate::admin::succession::{Heir, Predecessor};
 use crate::limits;
+use crate::plane::front::Occupied;
 
 /// What the admin socket asks: status, and the hand-over to a new process.
 pub(super) struct Desk {
@@ -97,6 +98,10 @@ impl Succession for Desk {
         self.state_dir.lock().map_err(|error| error.to_string())?;
         self.set_handed_over(false);
         self.shared.succession.store(false, Ordering::Relaxed);
+        // Socket files may be the other one's by now.
+        let listens: Vec<_> =
+            self.shared.fronts.all().iter().map(|front| front.config().clone()).collect();
+        self.shared.set_listens(&listens, Occupied::Replace).map_err(|error| error.to_string())?;
         tracing::warn!("the new process did not take over: this one goes on");
         Ok(())
     }

@@ -127,11 +127,14 @@ fn reload(running: &Running, args: &RunArgs) {
         Err(LaunchError::Failed(error)) => return refused(vec![error]),
     };
     logging::set_level(&config.log);
-    let Changes { added, changed, removed } = changes;
+    let Changes { added, changed, removed, listeners } = changes;
     for (names, what) in [(added, "comes"), (changed, "changes"), (removed, "goes")] {
         names.iter().for_each(|name| tell(&format_args!("SIGHUP: service {name:?} {what}")));
     }
-    tell(&"SIGHUP: services and the log's level are as the configuration says now");
+    if listeners {
+        tell(&"SIGHUP: listeners come or go");
+    }
+    tell(&"SIGHUP: services, listeners and the log's level are as the configuration says now");
 }
 
 /// The configuration, checked anew.

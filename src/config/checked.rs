@@ -12,9 +12,10 @@ use crate::limits::{
     INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
 };
 use crate::onion::config::IntroDos;
-use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
+use crate::plane::config::{BackendAddress, ListenConfig, PortConfig, PortTarget};
 
 mod check;
+mod listen;
 mod port;
 mod service;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub memory_max: MemoryMax,
     /// At least one.
     pub services: Vec<Service>,
+    /// Fronts for C tor daemons and balancers; no two at one address.
+    pub listens: Vec<ListenConfig>,
     /// In-process instances.
     pub turbo: Turbo,
     /// What stands below `[arti]`, for the Tor stack to check.
@@ -283,6 +286,7 @@ impl Config {
             drain: Duration::from_secs(DRAIN_SECONDS_DEFAULT),
             memory_max: MemoryMax::default(),
             services: vec![service],
+            listens: Vec::new(),
             turbo: Turbo::default(),
             arti: toml::Table::new(),
             admin: Admin::default(),

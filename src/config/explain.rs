@@ -7,7 +7,7 @@ use std::path::Path;
 use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
 use crate::plane::config::{
-    BackendConfig, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
+    BackendConfig, CheckConfig, CheckRequest, ListenConfig, PortConfig, PortTarget, ProxyProtocol,
 };
 
 /// Print a configuration.
@@ -30,6 +30,7 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     for service in &config.services {
         write_service(config, service, out)?;
     }
+    config.listens.iter().try_for_each(|listen| write_listen(listen, out))?;
     write_turbo(config, out)?;
     writeln!(out, "\n[admin]")?;
     writeln!(out, "socket = {}  # always on", quoted_path(&config.admin_socket()))?;
@@ -92,6 +93,9 @@ fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
     writeln!(out, "connect_timeout_s = {}", port.connect_timeout.as_secs())?;
     writeln!(out, "queue_max = {}  # streams", port.queue_max)?;
     writeln!(out, "queue_timeout_s = {}", port.queue_timeout.as_secs())?;
+    let idle = port.idle_timeout.unwrap_or_default();
+    writeln!(out, "idle_timeout_s = {}  # 0: never", idle.as_secs())?;
+    writeln!(out, "half_close_timeout_s = {}", port.half_close_timeout.as_secs())?;
     writeln!(out, "slow_start_s = {}", port.slow_start.as_secs())?;
     let proxy_protocol = match port.proxy_protocol {
         Some(ProxyProtocol::V1) => "v1",
@@ -120,6 +124,19 @@ fn write_check(check: &CheckConfig, out: &mut String) -> std::fmt::Result {
     writeln!(out, "timeout_s = {}", check.timeout.as_secs())?;
     writeln!(out, "rise = {}  # good checks in a row", check.rise)?;
     writeln!(out, "fall = {}  # bad checks in a row", check.fall)
+}
+
+/// `[[listen]]`
+fn write_listen(listen: &ListenConfig, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n[[listen]]")?;
+    writeln!(out, "address = {}", quoted(&listen.address.to_string()))?;
+    writeln!(out, "service = {}", quoted(&listen.service))?;
+    match listen.virtual_port {
+        Some(port) => writeln!(out, "virtual = {port}")?,
+        None => writeln!(out, "# virtual is not set: the PROXY header names the port")?,
+    }
+    writeln!(out, "proxy_protocol = {}", listen.proxy_protocol)?;
+    writeln!(out, "backlog = {}  # for each core", listen.backlog)
 }
 
 /// `[turbo]`

@@ -77,6 +77,10 @@ pub(super) struct RawPort {
     pub queue_timeout_s: Option<At<i64>>,
     /// `slow_start_s`
     pub slow_start_s: Option<At<i64>>,
+    /// `idle_timeout_s`
+    pub idle_timeout_s: Option<At<i64>>,
+    /// `half_close_timeout_s`
+    pub half_close_timeout_s: Option<At<i64>>,
     /// `proxy_protocol`
     pub proxy_protocol: Option<At<String>>,
     /// `[service.port.check]`
@@ -143,11 +147,21 @@ pub(super) struct RawCtor {
     pub extra_torrc: Option<At<String>>,
 }
 
-/// `[[listen]]`. Its keys' types are checked; their meaning is not, as it is not yet supported.
+/// `[[listen]]`
 #[derive(Debug)]
 pub(super) struct RawListen {
     /// Where the table stands.
     pub place: At<()>,
+    /// `address`
+    pub address: Option<At<String>>,
+    /// `service`
+    pub service: Option<At<String>>,
+    /// `virtual`
+    pub virtual_port: Option<At<i64>>,
+    /// `proxy_protocol`
+    pub proxy_protocol: Option<At<bool>>,
+    /// `backlog`
+    pub backlog: Option<At<i64>>,
 }
 
 /// `[admin]`
@@ -253,6 +267,8 @@ fn read_port<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawPort {
         queue_max: table.integer("queue_max", d),
         queue_timeout_s: table.integer("queue_timeout_s", d),
         slow_start_s: table.integer("slow_start_s", d),
+        idle_timeout_s: table.integer("idle_timeout_s", d),
+        half_close_timeout_s: table.integer("half_close_timeout_s", d),
         proxy_protocol: table.text("proxy_protocol", d),
         check: table.table("check", &schema::CHECK, d).map(|table| read_check(&table, d)),
     }
@@ -310,12 +326,14 @@ fn read_ctor<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawCtor {
 
 /// `[[listen]]`
 fn read_listen<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawListen {
-    // Read for their types alone.
-    let _ = table.text("address", d);
-    let _ = table.text("service", d);
-    let _ = table.integer("virtual", d);
-    let _ = table.boolean("proxy_protocol", d);
-    RawListen { place: place(table) }
+    RawListen {
+        place: place(table),
+        address: table.text("address", d),
+        service: table.text("service", d),
+        virtual_port: table.integer("virtual", d),
+        proxy_protocol: table.boolean("proxy_protocol", d),
+        backlog: table.integer("backlog", d),
+    }
 }
 
 /// `[admin]`

@@ -53,6 +53,8 @@ pub(super) const PORT: Table = Table {
         "connect_timeout_s",
         "queue_max",
         "queue_timeout_s",
+        "idle_timeout_s",
+        "half_close_timeout_s",
         "slow_start_s",
         "proxy_protocol",
         "check",
@@ -82,8 +84,10 @@ pub(super) const TURBO: Table = Table {
 pub(super) const CTOR: Table = Table { heading: "[ctor]", keys: &["instances", "extra_torrc"] };
 
 /// A front for C tor daemons.
-pub(super) const LISTEN: Table =
-    Table { heading: "[[listen]]", keys: &["address", "service", "virtual", "proxy_protocol"] };
+pub(super) const LISTEN: Table = Table {
+    heading: "[[listen]]",
+    keys: &["address", "service", "virtual", "proxy_protocol", "backlog"],
+};
 
 /// How RustBalance is watched and steered.
 pub(super) const ADMIN: Table = Table { heading: "[admin]", keys: &["socket", "listen"] };

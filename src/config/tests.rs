@@ -295,11 +295,8 @@ fn services_have_names_and_keys_of_their_own() {
 fn what_this_version_does_not_carry_is_refused_and_not_ignored() {
     let port = |line: &str| format!("{MINIMAL}{line}\n");
     let remote = "[[service.remote]]\naddress = \"x.onion\"";
-    let listen = "[[listen]]\naddress = \"127.0.0.1:1\"\nservice = \"main\"\nvirtual = 80\n\
-                  proxy_protocol = false";
     for (text, line, key) in [
         (port(remote), 5, "service[0].remote[0]"),
-        (port(listen), 5, "listen[0]"),
         (port("[ctor]\ninstances = 2"), 6, "ctor.instances"),
         (port("[ctor]\nextra_torrc = \"more\""), 6, "ctor.extra_torrc"),
         (port("[admin]\nlisten = \"127.0.0.1:9180\""), 6, "admin.listen"),

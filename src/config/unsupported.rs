@@ -21,9 +21,6 @@ pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
     if let Some(extra) = raw.ctor.extra_torrc.as_ref().filter(|extra| !extra.value.is_empty()) {
         found.push(not_yet(extra, "running C tor daemons", "remove the key"));
     }
-    for listen in &raw.listens {
-        found.push(not_yet(&listen.place, "a front for C tor daemons", "remove [[listen]]"));
-    }
     if let Some(listen) = raw.admin.listen.as_ref().filter(|listen| !listen.value.is_empty()) {
         let fix = "remove the key and use `rustbalance status` instead";
         found.push(not_yet(listen, "the HTTP side of the admin interface", fix));

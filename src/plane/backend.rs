@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use socket2::SockAddr;
 
 use super::config::BackendAddress;
 use super::handler::{Handler, Handlers};
@@ -19,6 +20,7 @@ use super::queue::Queue;
 use super::status::{BackendOrder, BackendState, BackendStatus};
 use crate::base::stream::CircuitId;
 use crate::limits;
+use crate::runtime::kernel_socket::KernelSocket;
 use crate::runtime::{self, net};
 
 /// Where times in this file count from.
@@ -41,6 +43,15 @@ pub(super) enum ConnectError {
     /// The backend, or the system, said no.
     #[error("refused: {0}")]
     Refused(#[source] io::Error),
+}
+
+/// What kind of connection a stream needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A socket of the core's ring: the client's bytes are in user space.
+    Ring,
+    /// One that bytes are moved to and from within the kernel; only on a data core.
+    Kernel,
 }
 
 /// See the module.
@@ -182,14 +193,14 @@ impl Backend {
         (limits::BACKEND_ASIDE_MS_MIN << doublings).min(limits::BACKEND_ASIDE_MS_MAX)
     }
 
-    /// Connect, within `timeout`, for a stream of this circuit to this port.
+    /// Connect in this way, within this time, for a stream of this circuit to this port.
     pub(super) async fn connect(
         &self,
-        timeout: Duration,
+        (way, timeout): (Way, Duration),
         circuit: CircuitId,
         port: u16,
     ) -> Result<net::Stream, ConnectError> {
-        let connected = match runtime::timeout(timeout, self.open(circuit, port)).await {
+        let connected = match runtime::timeout(timeout, self.open(way, circuit, port)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
             Ok(Err(error)) => Err(ConnectError::Refused(error)),
@@ -259,15 +270,28 @@ impl Backend {
     }
 
     /// Connect, however long it takes.
-    async fn open(&self, circuit: CircuitId, port: u16) -> io::Result<net::Stream> {
+    async fn open(&self, way: Way, circuit: CircuitId, port: u16) -> io::Result<net::Stream> {
         match &self.address {
             BackendAddress::Handler(_) => match &self.handler {
                 Some(handler) => handler.connect(circuit, port).map(net::Stream::Pipe),
                 None => Err(io::ErrorKind::NotFound.into()),
             },
-            BackendAddress::Tcp(address) => net::connect_tcp(*address).await,
+            BackendAddress::Tcp(address) => match way {
+                Way::Ring => net::connect_tcp(*address).await,
+                Way::Kernel => {
+                    let socket = KernelSocket::connect(SockAddr::from(*address)).await?;
+                    Ok(net::Stream::Kernel(socket))
+                }
+            },
             BackendAddress::Unix(path) => loop {
-                match net::connect_unix(path).await {
+                let connected = match way {
+                    Way::Ring => net::connect_unix(path).await,
+                    Way::Kernel => {
+                        let socket = KernelSocket::connect(SockAddr::unix(path)?).await;
+                        socket.map(net::Stream::Kernel)
+                    }
+                };
+                match connected {
                     // Its queue is full (connect(2), EAGAIN): TCP would wait by itself.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         let wait = Duration::from_millis(limits::BACKEND_QUEUE_FULL_WAIT_MS);

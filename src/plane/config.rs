@@ -151,6 +151,10 @@ pub struct PortConfig {
     pub queue_max: u32,
     /// How long each of them may wait.
     pub queue_timeout: Duration,
+    /// How long a stream may be without bytes, both ways; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long, once one side has ended.
+    pub half_close_timeout: Duration,
     /// How long the share of a backend that has come up again takes to grow to its whole.
     pub slow_start: Duration,
     /// The header before a client's first byte; handlers get none, as they are told the circuit.
@@ -169,8 +173,25 @@ impl PortConfig {
             check: None,
             queue_max: limits::BACKEND_QUEUE_DEFAULT,
             queue_timeout: Duration::from_secs(limits::BACKEND_QUEUE_SECONDS_DEFAULT),
+            idle_timeout: None,
+            half_close_timeout: Duration::from_secs(limits::HALF_CLOSE_SECONDS_DEFAULT),
             slow_start: Duration::ZERO,
             proxy_protocol: None,
         }
     }
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// Where: TCP or a unix socket.
+    pub address: BackendAddress,
+    /// The name of the service whose backends serve who comes.
+    pub service: String,
+    /// The virtual port that is wanted; `None`: the one that the PROXY header names.
+    pub virtual_port: Option<u16>,
+    /// Whether each connection begins with a PROXY header, of either version.
+    pub proxy_protocol: bool,
+    /// Connections that the kernel accepts ahead, for each core.
+    pub backlog: u32,
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::backend::{Backend, Place};
 use super::config::{PortConfig, PortTarget};
+use super::forward::Patience;
 use super::proxy_protocol;
 use super::queue::Queue;
 use super::select::{Selector, Set};
@@ -132,6 +133,11 @@ impl Port {
             group.remove(index);
             eager.remove(index);
         }
+    }
+
+    /// How long its streams may be without bytes.
+    pub(super) fn patience(&self) -> Patience {
+        Patience { idle: self.config.idle_timeout, half_close: self.config.half_close_timeout }
     }
 
     /// What this backend gets before a client's first byte.

@@ -52,3 +52,30 @@ pub struct BackendStatus {
     #[serde(default)]
     pub queue_refused_total: u64,
 }
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenStatus {
+    /// Where it listens.
+    pub address: String,
+    /// The service whose backends serve who comes.
+    pub service: String,
+    /// Connections that were accepted.
+    pub accepted_total: u64,
+    /// PROXY headers that were wrong, or did not come in time.
+    pub headers_refused_total: u64,
+    /// Connections that another core was given.
+    pub handed_off_total: u64,
+    /// Connections that were to go to another core whose queue was full.
+    pub handoff_full_total: u64,
+    /// Streams that are open.
+    pub streams_open: u64,
+    /// Streams that were accepted.
+    pub streams_total: u64,
+    /// Streams that were refused.
+    pub streams_refused_total: u64,
+    /// Payload from clients, in bytes.
+    pub bytes_in_total: u64,
+    /// Payload to clients, in bytes.
+    pub bytes_out_total: u64,
+}

@@ -18,7 +18,7 @@
 //! what it still sends is delivered for as long as the client takes it. Tor has no half-close (an
 //! END ends both directions), so a Tor client takes nothing more: it is read and dropped, for the
 //! backend shall not see its answer refused; and a backend that delivers nothing and does not close
-//! within [`limits::RELAY_LINGER_SECONDS`] is left. When the backend ends first, everything is
+//! within `half_close_timeout` is left. When the backend ends first, everything is
 //! flushed to the client and the stream ends, even if the backend would still listen.
 //!
 //! **A backend that breaks off** (`ECONNRESET`): what it had sent is delivered, and the stream is
@@ -29,15 +29,16 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
 
 use super::buffers::Buffer;
+use super::forward::Patience;
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
-use crate::runtime::{self, Sleep, net};
+use crate::runtime::{self, Sleep, net, time};
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum StreamOutcome {
     ClientGone,
     /// The backend broke the connection.
     BackendDied,
+    /// There were no bytes for longer than there may be none.
+    Idle,
 }
 
 /// Which side failed.
@@ -119,10 +122,14 @@ struct Relay<'a, C, R, W> {
     outward: Direction,
     /// Whether the client's writer holds bytes that were not flushed.
     unflushed: bool,
-    /// How long the backend may deliver nothing once the client has ended the stream.
-    linger_max: Duration,
-    /// Set when the client has ended the stream.
+    /// How long there may be no bytes.
+    patience: Patience,
+    /// When the client has ended the stream: until when the backend may deliver nothing.
     linger: Option<Sleep>,
+    /// When bytes were moved last; known only where an idle stream ends.
+    last: Instant,
+    /// Where an idle stream ends: when to look whether it is one.
+    idle: Option<Sleep>,
 }
 
 /// Carry bytes both ways until both sides are done. The backend gets `preface` first.
@@ -131,10 +138,10 @@ pub(super) async fn relay(
     connection: net::Stream,
     preface: Option<Buffer>,
     counters: &Arc<InstanceCounters>,
+    patience: Patience,
 ) -> StreamOutcome {
-    let linger = Duration::from_secs(limits::RELAY_LINGER_SECONDS);
     let (read, write) = connection.into_split();
-    run(client, (read, write), preface, counters, linger).await
+    run(client, (read, write), preface, counters, patience).await
 }
 
 /// See [`relay`].
@@ -143,7 +150,7 @@ pub(super) async fn run<C, R, W>(
     (backend_read, backend_write): (R, W),
     preface: Option<Buffer>,
     counters: &InstanceCounters,
-    linger_max: Duration,
+    patience: Patience,
 ) -> StreamOutcome
 where
     C: ClientStream,
@@ -158,11 +165,13 @@ where
         inward: Direction { held: preface, ..Direction::new() },
         outward: Direction::new(),
         unflushed: false,
-        linger_max,
+        patience,
         linger: None,
+        last: time::now(),
+        idle: patience.idle.map(runtime::sleep),
     };
     match std::future::poll_fn(|cx| relay.poll(cx)).await {
-        Ok(()) => StreamOutcome::Done,
+        Ok(outcome) => outcome,
         Err(Failure::Client) => StreamOutcome::ClientGone,
         Err(Failure::Backend) => {
             relay.client.abort(EndReason::ConnReset);
@@ -178,17 +187,35 @@ where
     W: TokioWrite + Unpin,
 {
     /// Make what progress can be made; ready when the stream is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<StreamOutcome, Failure>> {
         if let Poll::Ready(Err(failure)) = self.poll_inward(cx) {
             return Poll::Ready(Err(failure));
         }
         // When the backend is done, END has gone out, and nothing comes in any more.
         if let Poll::Ready(ended) = self.poll_outward(cx) {
-            return Poll::Ready(ended);
+            return Poll::Ready(ended.map(|()| StreamOutcome::Done));
         }
-        match &mut self.linger {
-            Some(linger) => Pin::new(linger).poll(cx).map(Ok),
-            None => Poll::Pending,
+        if let Some(linger) = &mut self.linger {
+            return Pin::new(linger).poll(cx).map(|()| Ok(StreamOutcome::Done));
+        }
+        let (Some(idle), Some(longest)) = (&mut self.idle, self.patience.idle) else {
+            return Poll::Pending;
+        };
+        // It is not moved with each byte: when it is due it is seen how long there were none.
+        while Pin::new(&mut *idle).poll(cx).is_ready() {
+            let until = self.last + longest;
+            if time::now() >= until {
+                return Poll::Ready(Ok(StreamOutcome::Idle));
+            }
+            idle.reset(until);
+        }
+        Poll::Pending
+    }
+
+    /// Bytes were moved.
+    fn note_alive(&mut self) {
+        if self.idle.is_some() {
+            self.last = time::now();
         }
     }
 
@@ -200,7 +227,7 @@ where
                 Phase::Closing => {
                     // From here on, for a backend may also take nothing any more.
                     if self.linger.is_none() {
-                        self.linger = Some(runtime::sleep(self.linger_max));
+                        self.linger = Some(runtime::sleep(self.patience.half_close));
                     }
                     // A backend that has gone is noticed where it is read.
                     let _ = ready!(Pin::new(&mut self.backend_write).poll_shutdown(cx));
@@ -231,6 +258,7 @@ where
             Ok(0) => self.inward.phase = Phase::Closing,
             Ok(length) => {
                 self.counters.add_bytes_in(length);
+                self.note_alive();
                 if !self.inward.deaf {
                     self.inward.held = Some(buffer.filled(length));
                 }
@@ -299,10 +327,11 @@ where
             Ok(0) | Err(_) => self.client_takes_no_more()?,
             Ok(written) => {
                 self.counters.add_bytes_out(written);
+                self.note_alive();
                 self.outward.wrote(written);
                 self.unflushed = true;
                 if let Some(linger) = &mut self.linger {
-                    linger.reset(Instant::now() + self.linger_max);
+                    linger.reset(Instant::now() + self.patience.half_close);
                 }
             }
         }

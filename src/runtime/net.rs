@@ -12,6 +12,7 @@ use socket2::SockAddr;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{tcp, unix};
 
+use super::kernel_socket::KernelSocket;
 use super::ring;
 
 /// A connection. Polled on the core that made it.
@@ -25,6 +26,8 @@ pub enum Stream {
     Unix(tokio::net::UnixStream),
     /// To somebody in this process.
     Pipe(DuplexStream),
+    /// On a data core, for bytes of another socket of the kernel's.
+    Kernel(KernelSocket),
 }
 
 /// Connect over TCP.
@@ -86,6 +89,10 @@ impl Stream {
                 let (read, write) = tokio::io::split(pipe);
                 (ReadHalf::Pipe(read), WriteHalf::Pipe(write))
             }
+            Stream::Kernel(socket) => {
+                let socket = Arc::new(socket);
+                (ReadHalf::Kernel(Arc::clone(&socket)), WriteHalf::Kernel(socket))
+            }
         }
     }
 }
@@ -101,6 +108,8 @@ pub enum ReadHalf {
     Unix(unix::OwnedReadHalf),
     /// From somebody in this process.
     Pipe(tokio::io::ReadHalf<DuplexStream>),
+    /// See [`Stream::Kernel`].
+    Kernel(Arc<KernelSocket>),
 }
 
 /// What the other side gets.
@@ -114,6 +123,8 @@ pub enum WriteHalf {
     Unix(unix::OwnedWriteHalf),
     /// To somebody in this process.
     Pipe(tokio::io::WriteHalf<DuplexStream>),
+    /// See [`Stream::Kernel`].
+    Kernel(Arc<KernelSocket>),
 }
 
 impl AsyncRead for ReadHalf {
@@ -131,6 +142,11 @@ impl AsyncRead for ReadHalf {
             ReadHalf::Tcp(socket) => Pin::new(socket).poll_read(cx, room),
             ReadHalf::Unix(socket) => Pin::new(socket).poll_read(cx, room),
             ReadHalf::Pipe(pipe) => Pin::new(pipe).poll_read(cx, room),
+            ReadHalf::Kernel(socket) => {
+                let received = ready!(socket.poll_receive(cx, room.initialize_unfilled()))?;
+                room.advance(received);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -146,6 +162,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+            WriteHalf::Kernel(socket) => socket.poll_send(cx, bytes),
         }
     }
 
@@ -155,6 +172,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_flush(cx),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_flush(cx),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_flush(cx),
+            WriteHalf::Kernel(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -164,6 +182,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             WriteHalf::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
+            WriteHalf::Kernel(socket) => Poll::Ready(socket.shutdown_write()),
         }
     }
 }

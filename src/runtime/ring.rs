@@ -40,6 +40,7 @@ mod socket;
 mod tests;
 mod uring;
 mod wake;
+mod watch;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -57,6 +58,7 @@ use socket2::{Domain, SockAddr, Type};
 pub use self::accept::Listener;
 pub use self::probe::{ProbeError, probe};
 pub use self::socket::Socket;
+pub use self::watch::{Interest, Watched};
 
 use self::accept::Accept;
 use self::buffers::Buffers;
@@ -68,6 +70,7 @@ use self::send::Send;
 use self::slots::{Key, Slots};
 use self::uring::Uring;
 use self::wake::{Bell, Wake};
+use self::watch::Watch;
 use super::driver::Io;
 use super::park::Parking;
 use crate::limits;
@@ -85,6 +88,8 @@ enum Errand {
     Connect(Connect),
     /// Accept for a listener, unless it does.
     Accept(Arc<accept::Shared>),
+    /// Watch a socket, unless it is watched.
+    Watch(Arc<watch::Shared>),
     /// Cancel an operation.
     Cancel(Key),
 }
@@ -283,8 +288,8 @@ impl Ring {
 
     /// See [`Errand`].
     fn do_errand(&mut self, errand: Errand) {
-        let begins = matches!(errand, Errand::Receive(_) | Errand::Connect(_) | Errand::Accept(_));
-        if begins && self.office.has_ended() {
+        let ends = matches!(errand, Errand::Send(_) | Errand::Close(_) | Errand::Cancel(_));
+        if !ends && self.office.has_ended() {
             return;
         }
         match errand {
@@ -322,6 +327,9 @@ impl Ring {
                 drop(state);
                 Some(Op::Accept(Accept { listener }))
             }),
+            Errand::Watch(socket) => {
+                self.start(|key| socket.starts(key).then_some(Op::Watch(Watch { socket })));
+            }
             Errand::Cancel(key) => self.cancel(key),
         }
     }

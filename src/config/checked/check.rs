@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::service::check_service;
 use super::{
-    ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Log, LogFormat, Service, Stacks, Turbo,
+    ADMIN_SOCKET_DEFAULT, Admin, Config, Instances, Log, LogFormat, Service, Stacks, Turbo, listen,
 };
 use crate::config::address;
 use crate::config::memory::MemoryMax;
@@ -82,6 +82,10 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
     let drain = checker.number(raw.drain_s.as_ref(), 0..=DRAIN_SECONDS_MAX, DRAIN_SECONDS_DEFAULT);
     let memory_max = check_memory(raw.memory_max.as_ref(), &mut checker);
     let services = check_services(&raw, &mut checker);
+    let listens = match &services {
+        Some(services) => listen::check_listens(&raw, services, &mut checker),
+        None => Vec::new(),
+    };
     let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
     let log = check_log(raw.log, &mut checker);
@@ -92,6 +96,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         drain: Duration::from_secs(drain),
         memory_max,
         services: services?,
+        listens,
         turbo: turbo?,
         arti: raw.arti,
         admin,

@@ -11,7 +11,8 @@ use crate::limits::{
     BACKEND_QUEUE_DEFAULT, BACKEND_QUEUE_MAX, BACKEND_QUEUE_SECONDS_DEFAULT,
     BACKEND_SLOW_START_SECONDS_MAX, BACKEND_WEIGHT_MAX, BACKENDS_PER_PORT_MAX, CHECK_FALL_DEFAULT,
     CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_INTERVAL_SECONDS_MAX, CHECK_RISE_DEFAULT,
-    CHECK_RISE_FALL_MAX, CHECK_TIMEOUT_SECONDS_DEFAULT,
+    CHECK_RISE_FALL_MAX, CHECK_TIMEOUT_SECONDS_DEFAULT, HALF_CLOSE_SECONDS_DEFAULT,
+    STREAM_IDLE_SECONDS_MAX,
 };
 use crate::plane::config::{
     BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
@@ -176,6 +177,21 @@ pub(super) fn check_port(
             raw.queue_timeout_s.as_ref(),
             timeouts,
             BACKEND_QUEUE_SECONDS_DEFAULT,
+            checker,
+        ),
+        idle_timeout: match seconds(
+            raw.idle_timeout_s.as_ref(),
+            0..=STREAM_IDLE_SECONDS_MAX,
+            0,
+            checker,
+        ) {
+            Duration::ZERO => None,
+            longest => Some(longest),
+        },
+        half_close_timeout: seconds(
+            raw.half_close_timeout_s.as_ref(),
+            1..=STREAM_IDLE_SECONDS_MAX,
+            HALF_CLOSE_SECONDS_DEFAULT,
             checker,
         ),
         slow_start: seconds(

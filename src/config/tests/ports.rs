@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{MINIMAL, good, problem};
 use crate::config::explain::explain;
 use crate::plane::config::{
-    BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
+    BackendAddress, BackendConfig, Balance, CheckConfig, CheckRequest, ListenConfig, PortConfig,
+    PortTarget, ProxyProtocol,
 };
 
 /// The one port of a minimal configuration with these lines below it.
@@ -87,7 +88,10 @@ fn checks_are_tcp_unless_they_ask_for_something() {
 #[test]
 fn what_is_explained_can_be_read_again_and_means_the_same() {
     let lines = "balance = \"circuit\"\nqueue_max = 7\nqueue_timeout_s = 3\nslow_start_s = 30\n\
-                 proxy_protocol = \"v2\"\n[service.port.check]\npath = \"/up\"";
+                 proxy_protocol = \"v2\"\nidle_timeout_s = 60\nhalf_close_timeout_s = 5\n\
+                 [service.port.check]\npath = \"/up\"\n\
+                 [[listen]]\naddress = \"unix:front.sock\"\nproxy_protocol = true\n\
+                 [[listen]]\naddress = \"[::1]:90\"\nvirtual = 80\nbacklog = 9";
     let config = good(&format!("{MINIMAL}{lines}\n"));
     let port = &config.services[0].ports[0];
     assert_eq!((port.queue_max, port.queue_timeout), (7, Duration::from_secs(3)));
@@ -95,4 +99,42 @@ fn what_is_explained_can_be_read_again_and_means_the_same() {
     assert_eq!(port.proxy_protocol, Some(ProxyProtocol::V2));
     let again = good(&explain(&config));
     assert_eq!(again.services[0].ports[0], *port);
+    assert_eq!((config.listens.len(), &again.listens), (2, &config.listens));
+    assert_eq!(port.idle_timeout, Some(Duration::from_secs(60)));
+}
+
+#[test]
+fn a_listener_leads_to_a_port_of_a_service() {
+    let listen = |lines: &str| format!("{MINIMAL}[[listen]]\n{lines}\n");
+    let config = good(&listen("address = \"127.0.0.1:90\"\nvirtual = 80"));
+    let expected = ListenConfig {
+        address: BackendAddress::Tcp(([127, 0, 0, 1], 90).into()),
+        service: "main".to_owned(),
+        virtual_port: Some(80),
+        proxy_protocol: false,
+        backlog: 4096,
+    };
+    assert_eq!((config.listens, config.warnings), (vec![expected], Vec::new()));
+    let open = good(&listen("address = \"192.0.2.1:90\"\nvirtual = 80"));
+    assert!(open.warnings[0].contains("past Tor"), "{:?}", open.warnings);
+
+    let at = "address = \"127.0.0.1:90\"";
+    for (lines, line, key, says) in [
+        ("virtual = 80", 5, "listen[0]", "has no address"),
+        ("address = \"localhost:90\"\nvirtual = 80", 6, "listen[0].address", "host name"),
+        ("address = \"handler:x\"\nvirtual = 80", 6, "listen[0].address", "to a handler"),
+        (at, 5, "listen[0]", "which port of the service"),
+        (&format!("{at}\nvirtual = 81"), 7, "listen[0].virtual", "has no port 81"),
+        (&format!("{at}\nvirtual = 80\nservice = \"x\""), 8, "listen[0].service", "one of main"),
+        (&format!("{at}\nvirtual = 80\nbacklog = 0"), 8, "listen[0].backlog", "out of range"),
+        (
+            &format!("{at}\nvirtual = 80\n[[listen]]\n{at}\nvirtual = 80"),
+            9,
+            "listen[1].address",
+            "another [[listen]]",
+        ),
+    ] {
+        let sentence = problem(&listen(lines), line, key);
+        assert!(sentence.contains(says), "{lines}\n{sentence}");
+    }
 }

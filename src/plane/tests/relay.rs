@@ -13,8 +13,14 @@ use crate::base::counters::InstanceCounters;
 use crate::base::stream::EndReason;
 use crate::limits;
 use crate::plane::config::BackendAddress;
+use crate::plane::forward::Patience;
 use crate::plane::stream::run;
 use crate::plane::{Plane, StreamOutcome};
+
+/// So many milliseconds once one side has ended.
+fn patience(milliseconds: u64) -> Patience {
+    Patience { idle: None, half_close: Duration::from_millis(milliseconds) }
+}
 
 /// More than every buffer on the way together.
 const BODY_BYTES: usize = 12 << 20;
@@ -145,7 +151,7 @@ async fn a_backend_that_does_not_close_after_the_client_is_left() {
     let (backend_near, mut backend) = tokio::io::duplex(64);
     let counters = InstanceCounters::default();
     let (read, write) = tokio::io::split(backend_near);
-    let relay = run(client_near, (read, write), None, &counters, Duration::from_millis(50));
+    let relay = run(client_near, (read, write), None, &counters, patience(50));
     let other = async {
         client.shutdown().await.expect("it is open");
         // The backend hears of the end, and does nothing.
@@ -226,8 +232,7 @@ async fn bytes_are_flushed_before_a_break_is_told() {
     let backend_read = AnswerThenReset(b"an early answer");
     let counters = InstanceCounters::default();
     let near = Batching::new(client_near);
-    let relay =
-        run(near, (backend_read, tokio::io::sink()), None, &counters, Duration::from_secs(60));
+    let relay = run(near, (backend_read, tokio::io::sink()), None, &counters, patience(60_000));
     assert_eq!(soon(relay).await, StreamOutcome::BackendDied);
     let mut answer = Vec::new();
     soon(client.read_to_end(&mut answer)).await.expect("what was flushed");
@@ -245,8 +250,7 @@ async fn the_writer_is_flushed_when_the_backend_pauses_and_not_after_each_read()
     send_noise(&mut backend, 5, length).await;
     let (read, write) = tokio::io::split(backend_near);
     let counters = InstanceCounters::default();
-    let mut relay =
-        std::pin::pin!(run(near, (read, write), None, &counters, Duration::from_secs(60)));
+    let mut relay = std::pin::pin!(run(near, (read, write), None, &counters, patience(60_000)));
     tokio::select! {
         _ = &mut relay => panic!("the backend has not closed"),
         () = soon(expect_noise(&mut client, 5, length)) => {}

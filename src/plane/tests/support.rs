@@ -294,6 +294,11 @@ impl Noise {
     }
 }
 
+/// Fill a whole body with noise.
+pub(super) fn fill_noise(seed: u64, body: &mut [u8]) {
+    Noise(seed).fill(body);
+}
+
 /// Write `length` bytes of noise.
 pub(super) async fn send_noise(
     sink: &mut (impl tokio::io::AsyncWrite + Unpin),

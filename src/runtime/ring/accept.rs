@@ -21,6 +21,8 @@ use crate::limits;
 pub(super) struct Shared {
     /// The listening socket.
     fd: OwnedFd,
+    /// The flags of its connections, as `accept4(2)` has them.
+    flags: SockFlag,
     /// The rest.
     state: Mutex<State>,
 }
@@ -58,7 +60,7 @@ impl Accept {
     /// For the submission queue.
     pub(super) fn entry(&self) -> squeue::Entry {
         opcode::AcceptMulti::new(types::Fd(self.listener.fd.as_raw_fd()))
-            .flags(libc::SOCK_CLOEXEC)
+            .flags(self.listener.flags.bits())
             .build()
     }
 
@@ -72,7 +74,7 @@ impl Accept {
         if first && let Err(error) = SockRef::from(&self.listener.fd).set_nonblocking(true) {
             return Attempt::Ended(Err(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        match socket::accept4(self.fd(), SockFlag::SOCK_CLOEXEC) {
+        match socket::accept4(self.fd(), self.listener.flags) {
             Ok(number) => Attempt::GoesOn { result: number as u32, all: false },
             Err(error) => Attempt::failed(error),
         }
@@ -129,13 +131,32 @@ impl Listener {
     /// # Errors
     /// `ENOTCONN` on a thread without a ring; what `fcntl(2)` says.
     pub fn new(fd: OwnedFd) -> io::Result<Listener> {
-        let office = super::current_office().ok_or(io::ErrorKind::NotConnected)?;
-        socket2::SockRef::from(&fd).set_nonblocking(false)?;
-        Ok(Listener { shared: Arc::new(Shared { fd, state: Mutex::default() }), office })
+        Listener::with_flags(fd, SockFlag::SOCK_CLOEXEC)
     }
 
-    /// The next connection.
+    /// As [`Listener::new`], for connections that will be watched ([`super::Watched`]) and not
+    /// become sockets of this ring: they are in non-blocking mode.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn of_watched(fd: OwnedFd) -> io::Result<Listener> {
+        Listener::with_flags(fd, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
+    }
+
+    /// See [`Listener::new`].
+    fn with_flags(fd: OwnedFd, flags: SockFlag) -> io::Result<Listener> {
+        let office = super::current_office().ok_or(io::ErrorKind::NotConnected)?;
+        socket2::SockRef::from(&fd).set_nonblocking(false)?;
+        Ok(Listener { shared: Arc::new(Shared { fd, flags, state: Mutex::default() }), office })
+    }
+
+    /// The next connection, as a socket of this ring.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        self.poll_descriptor(cx).map_ok(|fd| Socket::new(fd, Arc::clone(&self.office)))
+    }
+
+    /// The next connection's descriptor.
+    pub fn poll_descriptor(&self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
         let (taken, idle) = {
             let mut state = self.shared.state();
             let taken = state.waiting.pop_front();
@@ -149,7 +170,7 @@ impl Listener {
         }
         match taken {
             None if self.office.has_ended() => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            Some(fd) => Poll::Ready(fd.map(|fd| Socket::new(fd, Arc::clone(&self.office)))),
+            Some(fd) => Poll::Ready(fd),
             None => Poll::Pending,
         }
     }

@@ -54,6 +54,7 @@ impl Faults {
             Op::Receive(_) => &[libc::EINTR, libc::ENOBUFS, libc::ECANCELED],
             Op::Send(_) => &[libc::EINTR, libc::EAGAIN],
             Op::Connect(_) | Op::Wake(_) => &[libc::EINTR],
+            Op::Watch(_) => &[libc::EINTR, libc::ECANCELED],
             Op::Accept(_) => &[libc::EINTR, libc::ECONNABORTED, libc::ECANCELED],
         };
         if !self.happens(4) {
@@ -85,7 +86,8 @@ impl Faults {
             let late = Completion { result: Ok(1), more: true, buffer: Some(0) };
             seen.push((ended[self.random.random_range(0..ended.len())].user_data(), late));
         }
-        let goes_on = |operation: &Op| matches!(operation, Op::Receive(_) | Op::Accept(_));
+        let goes_on =
+            |operation: &Op| matches!(operation, Op::Receive(_) | Op::Accept(_) | Op::Watch(_));
         let multishot: Vec<Key> = slots
             .iter_with_keys()
             .filter_map(|(key, operation)| goes_on(operation).then_some(key))

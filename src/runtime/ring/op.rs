@@ -13,6 +13,7 @@ use super::receive::Receive;
 use super::send::Send;
 use super::slots::Key;
 use super::wake::Wake;
+use super::watch::Watch;
 
 /// An operation, with everything that the kernel uses for it.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) enum Op {
     Send(Send),
     /// Be woken by another thread.
     Wake(Wake),
+    /// Hear when a socket is ready.
+    Watch(Watch),
 }
 
 /// What is done with an operation after one of its completions.
@@ -117,6 +120,7 @@ impl Op {
             Op::Receive(receive) => receive.entry(),
             Op::Send(send) => send.entry(),
             Op::Wake(wake) => wake.entry(),
+            Op::Watch(watch) => watch.entry(),
         }
     }
 
@@ -128,6 +132,7 @@ impl Op {
             Op::Receive(receive) => receive.socket.fd(),
             Op::Send(send) => send.fd(),
             Op::Wake(wake) => wake.fd(),
+            Op::Watch(watch) => watch.fd(),
         }
     }
 
@@ -139,6 +144,7 @@ impl Op {
             Op::Receive(receive) => receive.complete(key, completion, tick),
             Op::Send(send) => send.complete(completion, tick),
             Op::Wake(wake) => wake.complete(completion),
+            Op::Watch(watch) => watch.complete(completion, tick),
         }
     }
 

@@ -60,6 +60,8 @@ impl Watch {
         let mut wanted = EpollFlags::empty();
         wanted.set(EpollFlags::EPOLLIN, self.reader.is_some());
         wanted.set(EpollFlags::EPOLLOUT, self.writer.is_some());
+        // Of no use but to who watches a socket, which is whoever reads and writes it.
+        wanted.set(EpollFlags::EPOLLRDHUP, self.edge && self.writer.is_some());
         wanted.set(EpollFlags::EPOLLET, self.edge && !wanted.is_empty());
         wanted
     }
@@ -147,6 +149,16 @@ impl Readiness {
         let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
         let is = |what: EpollFlags| event.events().intersects(what | broken);
         let watch = *self.watch(fd);
+        if let Some(key) = watch.reader.filter(|key| matches!(slots.get(*key), Some(Op::Watch(_))))
+        {
+            // The bits of epoll(7) are those of poll(2).
+            let events = event.events().bits().cast_unsigned();
+            seen.push((
+                key.user_data(),
+                Completion { result: Ok(events), more: true, buffer: None },
+            ));
+            return;
+        }
         let reader = watch.reader.filter(|_| is(EpollFlags::EPOLLIN));
         let writer = watch.writer.filter(|_| is(EpollFlags::EPOLLOUT));
         for key in [reader, writer].into_iter().flatten() {
@@ -181,6 +193,7 @@ impl Readiness {
                 Op::Accept(accept) => accept.attempt(first),
                 Op::Connect(connect) => connect.attempt(first),
                 Op::Wake(wake) => wake.attempt(first),
+                Op::Watch(_) => break,
             };
             match attempt {
                 Attempt::WouldWait => break,
@@ -214,6 +227,9 @@ impl Readiness {
             Op::Send(_) | Op::Connect(_) => watch.writer = Some(key),
             Op::Receive(_) | Op::Accept(_) => watch.reader = Some(key),
             Op::Wake(_) => (watch.reader, watch.edge) = (Some(key), true),
+            Op::Watch(_) => {
+                (watch.reader, watch.writer, watch.edge) = (Some(key), Some(key), true);
+            }
         }
         let (wanted, armed) = (watch.wanted(), watch.armed);
         // What was looked for before costs less to be left than to be taken back and put again.

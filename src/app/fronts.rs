@@ -1,0 +1,91 @@
+//! The listeners of the process: which there are, and how they come and go while others are served.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::watch;
+
+use super::control_core::Shared;
+use crate::plane::config::ListenConfig;
+use crate::plane::front::{FindPlane, Front, FrontError, Occupied};
+use crate::plane::handoff::Handoff;
+
+/// All listeners, as all threads see them.
+pub(super) struct Fronts {
+    /// Those that take connections.
+    now: watch::Sender<Vec<Arc<Front>>>,
+    /// Which core serves what comes.
+    pub(super) handoff: Arc<Handoff>,
+}
+
+impl Fronts {
+    /// None yet, for so many data cores.
+    pub(super) fn new(cores: usize) -> Fronts {
+        Fronts { now: watch::channel(Vec::new()).0, handoff: Handoff::new(cores) }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Front>> {
+        self.now.borrow().clone()
+    }
+
+    /// Take no more connections.
+    pub(super) fn end(&self) {
+        self.now.send_replace(Vec::new()).iter().for_each(|front| front.end());
+    }
+
+    /// Take connections on the calling data core, for as long as the future is polled.
+    pub(super) async fn run(&self, core: usize) {
+        crate::runtime::spawn(Arc::clone(&self.handoff).run(core));
+        self.handoff.set_up(core, true);
+        let mut fronts = self.now.subscribe();
+        let mut begun: Vec<Weak<Front>> = Vec::new();
+        loop {
+            begun.retain(|front| front.strong_count() > 0);
+            for front in fronts.borrow_and_update().iter() {
+                if !begun.iter().any(|known| known.as_ptr() == Arc::as_ptr(front)) {
+                    begun.push(Arc::downgrade(front));
+                    let run = Arc::clone(front).run(Arc::clone(&self.handoff), core);
+                    crate::runtime::spawn(run);
+                }
+            }
+            // The sender is ours.
+            let _ = fronts.changed().await;
+        }
+    }
+}
+
+impl Shared {
+    /// Listen there from now on: listeners that are there already stay, those that are not wanted
+    /// take no more connections. Open streams go on.
+    ///
+    /// # Errors
+    /// When one cannot be opened; nothing has changed then.
+    pub(super) fn set_listens(
+        self: &Arc<Shared>,
+        wanted: &[ListenConfig],
+        occupied: Occupied,
+    ) -> Result<bool, FrontError> {
+        let before = self.fronts.all();
+        let weak = Arc::downgrade(self);
+        let find: Arc<FindPlane> = Arc::new(move |service: &str| {
+            let shared = weak.upgrade()?;
+            let served = shared.roster.served();
+            let one = served.iter().find(|one| one.name() == service)?;
+            Some(Arc::clone(&one.plane))
+        });
+        let one = |(number, config): (u16, &ListenConfig)| {
+            // One whose socket file another process has replaced has to come again.
+            let kept = before.iter().find(|front| front.config() == config);
+            match kept.filter(|_| occupied == Occupied::Refuse) {
+                Some(front) => Ok(Arc::clone(front)),
+                None => Front::open(config.clone(), number, occupied, Arc::clone(&find)),
+            }
+        };
+        let now: Vec<Arc<Front>> = (0..).zip(wanted).map(one).collect::<Result<_, _>>()?;
+        let gone = |front: &&Arc<Front>| !now.iter().any(|other| Arc::ptr_eq(other, front));
+        let changed = before.len() != now.len() || before.iter().any(|front| gone(&front));
+        before.iter().filter(gone).for_each(|front| front.end());
+        self.fronts.now.send_replace(now);
+        Ok(changed)
+    }
+}

@@ -1,0 +1,276 @@
+//! Carries bytes between two sockets of the kernel's: a client that came through a listener, and a
+//! backend.
+//!
+//! ```text
+//!   little:  recv(2) -> buffer of the core -> send(2)      nothing is held between two rounds
+//!   much:    splice(2) -> pipe of the core -> splice(2)    no copy to user space
+//! ```
+//!
+//! A direction begins with copies and goes over to pages when what comes fills buffers, one after
+//! another ([`limits::SPLICE_AFTER_FULL_BUFFERS`]); when it thins out it goes back. Buffers and
+//! pipes are lent by the core and held only while bytes are in them, so an idle pair holds neither.
+//!
+//! **Ends.** Each direction ends by itself (`shutdown(SHUT_WR)` is passed on). Once one has, the
+//! other one may be without bytes for `half_close` at most. A side that breaks off ends both: what
+//! it had sent before has gone out, and what the other one had not taken yet is lost.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::buffers::Buffer;
+use super::pipes::LentPipe;
+use super::stream::StreamOutcome;
+use crate::base::counters::InstanceCounters;
+use crate::limits;
+use crate::runtime::kernel_socket::KernelSocket;
+use crate::runtime::{self, Sleep, time};
+
+/// How long a stream may be without bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// While both sides may send; `None` for ever.
+    pub(super) idle: Option<Duration>,
+    /// Once one side has ended.
+    pub(super) half_close: Duration,
+}
+
+/// Which side failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    /// The one whose bytes they are.
+    Source,
+    /// The one that gets them.
+    Sink,
+}
+
+/// Where a direction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It carries bytes.
+    Open,
+    /// The source is done.
+    Closed,
+}
+
+/// One direction.
+struct Direction {
+    /// Where it stands.
+    phase: Phase,
+    /// What was received and is not sent yet; never empty.
+    held: Option<Buffer>,
+    /// A pipe with bytes in it, or about to be filled.
+    pipe: Option<LentPipe>,
+    /// Buffers that were full, in a row.
+    full: u8,
+    /// Whether these sockets cannot be spliced.
+    never_splice: bool,
+}
+
+impl Direction {
+    /// One that begins with these bytes.
+    fn new(held: Option<Buffer>) -> Direction {
+        Direction { phase: Phase::Open, held, pipe: None, full: 0, never_splice: false }
+    }
+
+    /// Make what progress can be made; ready when the source is done and the sink was told.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &KernelSocket,
+        sink: &KernelSocket,
+        moved: &mut usize,
+    ) -> Poll<Result<(), Side>> {
+        for _ in 0..limits::RELAY_TURNS_MAX {
+            if self.phase == Phase::Closed {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(held) = &mut self.held {
+                match ready!(sink.poll_send(cx, held.waiting())) {
+                    Ok(sent) if held.wrote(sent) => {}
+                    Ok(_) => self.held = None,
+                    Err(_) => return Poll::Ready(Err(Side::Sink)),
+                }
+                continue;
+            }
+            if let Some(lent) = &mut self.pipe
+                && let Some(pipe) = lent.pipe()
+                && lent.holds > 0
+            {
+                match ready!(sink.poll_splice_out(cx, pipe, lent.holds)) {
+                    Ok(sent) => lent.holds = lent.holds.saturating_sub(sent),
+                    Err(_) => return Poll::Ready(Err(Side::Sink)),
+                }
+                continue;
+            }
+            let taken = match self.full >= limits::SPLICE_AFTER_FULL_BUFFERS && !self.never_splice {
+                true => ready!(self.poll_splice_in(cx, source))?,
+                false => Some(ready!(self.poll_receive(cx, source))?),
+            };
+            match taken {
+                Some(0) => {
+                    // A sink that is gone is noticed where it is read.
+                    let _ = sink.shutdown_write();
+                    self.phase = Phase::Closed;
+                }
+                Some(length) => *moved += length,
+                None => {}
+            }
+        }
+        // There is more: let other streams of this core have their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Receive into a buffer.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &KernelSocket,
+    ) -> Poll<Result<usize, Side>> {
+        let mut buffer = Buffer::take();
+        let room = buffer.room().len();
+        let received = ready!(source.poll_receive(cx, buffer.room()));
+        let length = received.map_err(|_| Side::Source)?;
+        self.full = if length == room { self.full.saturating_add(1) } else { 0 };
+        if length > 0 {
+            self.held = Some(buffer.filled(length));
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    /// Move what has come into a pipe. `None` when that cannot be done: it is received then.
+    fn poll_splice_in(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &KernelSocket,
+    ) -> Poll<Result<Option<usize>, Side>> {
+        if self.pipe.is_none() {
+            self.pipe = LentPipe::take();
+        }
+        let Some(spliced) =
+            self.pipe.as_ref().and_then(LentPipe::pipe).map(|pipe| source.poll_splice_in(cx, pipe))
+        else {
+            // All pipes are lent: it is tried again after so many more buffers.
+            self.full = 0;
+            return Poll::Ready(Ok(None));
+        };
+        match &spliced {
+            Poll::Ready(Ok(length)) => {
+                self.pipe.iter_mut().for_each(|lent| lent.holds = *length);
+                if *length < limits::RELAY_BUFFER_BYTES {
+                    self.full = 0;
+                }
+            }
+            Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                (self.pipe, self.never_splice) = (None, true);
+                return Poll::Ready(Ok(None));
+            }
+            _ => {}
+        }
+        if !matches!(&spliced, Poll::Ready(Ok(1..))) {
+            self.pipe = None;
+        }
+        spliced.map(|result| result.map(Some).map_err(|_| Side::Source))
+    }
+}
+
+/// Both directions of one stream.
+struct Forward<'a> {
+    /// The client.
+    client: KernelSocket,
+    /// The backend.
+    backend: KernelSocket,
+    /// From the client.
+    inward: Direction,
+    /// To the client.
+    outward: Direction,
+    /// What is counted.
+    counters: &'a InstanceCounters,
+    /// How long it may be without bytes.
+    patience: Patience,
+    /// When bytes were moved last; known only where it matters.
+    last: Instant,
+    /// Set where it may not be without bytes for ever.
+    timer: Option<Sleep>,
+}
+
+/// Carry bytes both ways until both sides are done. The backend gets `preface` first.
+pub(super) async fn forward(
+    client: KernelSocket,
+    backend: KernelSocket,
+    preface: Option<Buffer>,
+    counters: &Arc<InstanceCounters>,
+    patience: Patience,
+) -> StreamOutcome {
+    let last = time::now();
+    let mut forward = Forward {
+        client,
+        backend,
+        inward: Direction::new(preface),
+        outward: Direction::new(None),
+        counters,
+        patience,
+        last,
+        timer: patience.idle.map(|idle| runtime::sleep_until(last + idle)),
+    };
+    std::future::poll_fn(|cx| forward.poll(cx)).await
+}
+
+impl Forward<'_> {
+    /// Make what progress can be made; ready when the stream is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamOutcome> {
+        let (mut from_client, mut to_client) = (0, 0);
+        let inward = self.inward.poll(cx, &self.client, &self.backend, &mut from_client);
+        // A backend that has answered and gone is heard to its end.
+        let outward = self.outward.poll(cx, &self.backend, &self.client, &mut to_client);
+        if from_client > 0 {
+            self.counters.add_bytes_in(from_client);
+        }
+        if to_client > 0 {
+            self.counters.add_bytes_out(to_client);
+        }
+        match (inward, outward) {
+            (Poll::Ready(Err(Side::Source)), _) | (_, Poll::Ready(Err(Side::Sink))) => {
+                return Poll::Ready(StreamOutcome::ClientGone);
+            }
+            (_, Poll::Ready(Err(Side::Source))) => {
+                return Poll::Ready(StreamOutcome::BackendDied);
+            }
+            (Poll::Ready(_), Poll::Ready(Ok(()))) => return Poll::Ready(StreamOutcome::Done),
+            // It takes nothing any more, and may still answer.
+            (Poll::Ready(Err(Side::Sink)), Poll::Pending) => {
+                self.inward = Direction { phase: Phase::Closed, ..Direction::new(None) };
+            }
+            _ => {}
+        }
+        self.poll_timer(cx, from_client + to_client > 0)
+    }
+
+    /// Ready when there were no bytes for too long.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<StreamOutcome> {
+        let half = (self.inward.phase, self.outward.phase) != (Phase::Open, Phase::Open);
+        let longest = match half {
+            true => Some(self.patience.half_close),
+            false => self.patience.idle,
+        };
+        let Some(longest) = longest else { return Poll::Pending };
+        if moved {
+            self.last = time::now();
+        }
+        if half && self.timer.is_none() {
+            self.last = time::now();
+        }
+        let timer = self.timer.get_or_insert_with(|| runtime::sleep_until(self.last + longest));
+        // It is not moved with each byte: when it is due it is seen how long there were none.
+        while Pin::new(&mut *timer).poll(cx).is_ready() {
+            let until = self.last + longest;
+            if time::now() >= until {
+                return Poll::Ready(StreamOutcome::Idle);
+            }
+            timer.reset(until);
+        }
+        Poll::Pending
+    }
+}

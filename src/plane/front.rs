@@ -1,0 +1,425 @@
+//! Listeners: clients that come over a socket and not through an instance of this process. In
+//! front of them stand C tor daemons (`HiddenServicePort 80 unix:/run/front.sock`), or another
+//! balancer.
+//!
+//! ```text
+//!   core 0:  [SO_REUSEPORT socket] --accept--> which core? --here--> PROXY header --> Plane
+//!                                                  '--other--> [queue, bounded] --.
+//!   core 1:  [SO_REUSEPORT socket] --accept--> ...                                v
+//!                                              PROXY header, on the core that serves it
+//! ```
+//!
+//! The kernel spreads connections over the sockets of a TCP address by a hash, which is even only
+//! in the long run; whoever comes first takes those of a unix socket. [`super::handoff`] makes it
+//! even.
+//!
+//! A connection that is refused is reset: C tor tells its client that the stream broke, where an
+//! orderly end would look like an empty answer.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::io::{AsyncRead, AsyncWrite};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::sync::watch;
+
+use super::Plane;
+use super::handoff::{Arrival, Handoff, Live};
+use super::proxy_protocol::read::{self, Extent, Facts};
+use super::status::ListenStatus;
+use crate::base::counters::InstanceCounters;
+use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
+use crate::limits;
+use crate::plane::config::{BackendAddress, ListenConfig};
+use crate::runtime::kernel_socket::KernelSocket;
+use crate::runtime::{self, ring};
+
+/// Where a listener finds the plane of its service, which changes with a reload.
+pub type FindPlane = dyn Fn(&str) -> Option<Arc<Plane>> + Send + Sync;
+
+/// One `[[listen]]`, for all cores.
+pub struct Front {
+    /// What was configured.
+    config: ListenConfig,
+    /// Its number among instances, for the ids of circuits.
+    instance: u16,
+    /// Keeps the address: for TCP a socket that is bound and does not listen, for a unix socket the
+    /// listening one.
+    place: Socket,
+    /// Finds the service's plane.
+    find: Arc<FindPlane>,
+    /// Streams and bytes.
+    counters: Arc<InstanceCounters>,
+    /// Connections that were accepted.
+    accepted_total: AtomicU64,
+    /// PROXY headers that were wrong, or did not come in time.
+    headers_refused_total: AtomicU64,
+    /// Numbers of connections that name no circuit.
+    next_serial: AtomicU32,
+    /// Set when no more connections shall be taken.
+    ended: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Front({})", self.config.address)
+    }
+}
+
+/// What to do about a unix socket that somebody listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occupied {
+    /// It is an error.
+    Refuse,
+    /// It is replaced: its process lets go of it.
+    Replace,
+}
+
+/// Why a listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct FrontError {
+    /// Where.
+    address: String,
+    /// What the system says.
+    source: io::Error,
+}
+
+impl Front {
+    /// Take the address. `number` is that of the listener in the configuration.
+    ///
+    /// # Errors
+    /// When it is not this machine's, or another program has it.
+    pub fn open(
+        config: ListenConfig,
+        number: u16,
+        occupied: Occupied,
+        find: Arc<FindPlane>,
+    ) -> Result<Arc<Front>, FrontError> {
+        let place = match &config.address {
+            BackendAddress::Unix(path) => listen_unix(path, config.backlog, occupied),
+            BackendAddress::Tcp(address) => bind_tcp(*address),
+            BackendAddress::Handler(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let address = config.address.to_string();
+        let place = place.map_err(|source| FrontError { address, source })?;
+        Ok(Arc::new(Front {
+            config,
+            instance: limits::LISTEN_INSTANCE_FIRST.saturating_add(number),
+            place,
+            find,
+            counters: Arc::default(),
+            accepted_total: AtomicU64::new(0),
+            headers_refused_total: AtomicU64::new(0),
+            next_serial: AtomicU32::new(1),
+            ended: watch::channel(false).0,
+        }))
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &ListenConfig {
+        &self.config
+    }
+
+    /// Take no more connections. Those that the kernel has accepted are served, and open ones.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Take connections on the calling data core, until [`Front::end`].
+    pub async fn run(self: Arc<Front>, handoff: Arc<Handoff>, core: usize) {
+        let mut ended = self.ended.subscribe();
+        let taking = async {
+            loop {
+                match self.listener() {
+                    Ok(listener) => self.take(&listener, &handoff, core, &self.ended).await,
+                    Err(error) => {
+                        let address = &self.config.address;
+                        tracing::error!(core, "cannot listen on {address}: {error}; trying again");
+                        let wait = Duration::from_millis(limits::LISTEN_OPEN_RETRY_MS);
+                        runtime::sleep(wait).await;
+                    }
+                }
+                if *self.ended.borrow() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = taking => {}
+            // A listener that could not be opened waits; one that was opened sees it by itself.
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+
+    /// This core's listening socket.
+    fn listener(&self) -> io::Result<ring::Listener> {
+        let socket = match &self.config.address {
+            BackendAddress::Tcp(address) => {
+                let socket = bind_tcp(*address)?;
+                // Connections have it from their listener: whoever writes to them batches.
+                socket.set_tcp_nodelay(true)?;
+                socket.listen(i32::try_from(self.config.backlog).unwrap_or(i32::MAX))?;
+                socket
+            }
+            _ => self.place.try_clone()?,
+        };
+        ring::Listener::of_watched(OwnedFd::from(socket))
+    }
+
+    /// Take connections from this listener; comes back when it fails or no more shall be taken.
+    async fn take(
+        self: &Arc<Front>,
+        listener: &ring::Listener,
+        handoff: &Arc<Handoff>,
+        core: usize,
+        ended: &watch::Sender<bool>,
+    ) {
+        let mut ended = ended.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = std::future::poll_fn(|cx| listener.poll_descriptor(cx)) => accepted,
+                _ = ended.wait_for(|ended| *ended) => return,
+            };
+            match accepted {
+                Ok(fd) => {
+                    self.accepted_total.fetch_add(1, Ordering::Relaxed);
+                    self.place(fd, handoff, core);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
+                Err(error) => {
+                    // No descriptor is left, say: the kernel keeps who comes meanwhile.
+                    tracing::warn!(core, "cannot accept at {}: {error}", self.config.address);
+                    runtime::sleep(Duration::from_millis(limits::LISTEN_RETRY_MS)).await;
+                }
+            }
+        }
+    }
+
+    /// Give a connection to the core that shall serve it.
+    fn place(self: &Arc<Front>, fd: OwnedFd, handoff: &Arc<Handoff>, core: usize) {
+        let arrival = Arrival { fd, front: Arc::clone(self) };
+        let arrival = match handoff.other_than(core) {
+            None => arrival,
+            Some(other) => match handoff.give(other, arrival) {
+                Ok(()) => return self.counters.note_handed_off(),
+                Err(arrival) => {
+                    self.counters.note_queue_full();
+                    arrival
+                }
+            },
+        };
+        let live = handoff.count(core);
+        runtime::spawn(arrival.serve(live));
+    }
+
+    /// Serve a connection to its end, on the calling core.
+    pub(super) async fn serve(self: Arc<Front>, fd: OwnedFd, live: Live) {
+        let _live = live;
+        let Ok(socket) = KernelSocket::adopt(fd) else { return };
+        let facts = match self.config.proxy_protocol {
+            false => Facts::default(),
+            true => {
+                let patience = Duration::from_secs(limits::PROXY_HEADER_SECONDS);
+                let header = runtime::timeout(patience, read_header(&socket)).await;
+                let facts = match header {
+                    Ok(facts) => facts,
+                    Err(_) => Err("it did not come in time".to_owned()),
+                };
+                match facts {
+                    Ok(facts) => facts,
+                    Err(wrong) => {
+                        self.headers_refused_total.fetch_add(1, Ordering::Relaxed);
+                        let address = &self.config.address;
+                        tracing::debug!(listen = %address, "no PROXY header: {wrong}");
+                        return reset(&socket);
+                    }
+                }
+            }
+        };
+        let Some(plane) = (self.find)(&self.config.service) else { return reset(&socket) };
+        let serial = || self.next_serial.fetch_add(1, Ordering::Relaxed);
+        let named = facts.circuit.unwrap_or_else(|| CircuitId { instance: 0, serial: serial() });
+        let instance = if named.instance == 0 { self.instance } else { named.instance };
+        let circuit = CircuitId { instance, serial: named.serial };
+        let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
+        let incoming = FrontStream { socket, circuit, virtual_port };
+        // What became of the stream is in the counters.
+        let _ = plane.serve_socket(incoming, &self.counters, instance).await;
+    }
+
+    /// What status shows.
+    pub fn status(&self) -> ListenStatus {
+        let counters = &self.counters;
+        ListenStatus {
+            address: self.config.address.to_string(),
+            service: self.config.service.clone(),
+            accepted_total: self.accepted_total.load(Ordering::Relaxed),
+            headers_refused_total: self.headers_refused_total.load(Ordering::Relaxed),
+            handed_off_total: counters.handed_off_total(),
+            handoff_full_total: counters.queue_full_total(),
+            streams_open: counters.streams_open(),
+            streams_total: counters.streams_total(),
+            streams_refused_total: counters.streams_refused_total(),
+            bytes_in_total: counters.bytes_in_total(),
+            bytes_out_total: counters.bytes_out_total(),
+        }
+    }
+}
+
+/// Take the PROXY header off a connection, and nothing else.
+async fn read_header(socket: &KernelSocket) -> Result<Facts, String> {
+    let mut room = [0; limits::PROXY_HEADER_BYTES_MAX];
+    let failed = |error: io::Error| error.to_string();
+    let mut seen_before = 0;
+    loop {
+        let seen = std::future::poll_fn(|cx| socket.poll_peek(cx, &mut room)).await;
+        let seen = seen.map_err(failed)?;
+        match read::extent(&room[..seen]).map_err(|error| error.to_string())? {
+            Extent::Whole(length) => {
+                let taken = std::future::poll_fn(|cx| {
+                    let taken = ready!(socket.poll_take(cx, &mut room[..length]));
+                    Poll::Ready(taken)
+                });
+                let taken = taken.await.map_err(failed)?;
+                return read::parse(&room[..taken]).map_err(|error| error.to_string());
+            }
+            Extent::Partial if seen == 0 || (seen == seen_before && socket.has_end()) => {
+                return Err("it ends too early".to_owned());
+            }
+            Extent::Partial => {
+                seen_before = seen;
+                socket.wait_for_more();
+            }
+        }
+    }
+}
+
+/// Have a connection end with a reset, when it is dropped.
+fn reset(socket: &KernelSocket) {
+    // A unix socket has none: its peer sees an end.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// A TCP socket at an address that all cores share.
+fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
+/// A listening unix socket that only this user may connect to. One that nobody listens on any more
+/// is replaced; one that somebody does listen on is not, unless it takes over from that process.
+fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<Socket> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::other("there is a file that is no socket"));
+        }
+        Ok(_)
+            if occupied == Occupied::Refuse
+                && std::os::unix::net::UnixStream::connect(path).is_ok() =>
+        {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        _ => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Made beside and moved: nobody finds it before its mode is right, and none finds nothing.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let _ = std::fs::remove_file(&beside);
+    socket.bind(&SockAddr::unix(&beside)?)?;
+    let made = std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)))
+        .and_then(|()| std::fs::rename(&beside, path));
+    if made.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    made.map(|()| socket)
+}
+
+/// A connection that waits for an answer.
+pub(super) struct FrontStream {
+    /// The connection.
+    socket: KernelSocket,
+    /// Whose it is.
+    circuit: CircuitId,
+    /// The port that is wanted.
+    virtual_port: u16,
+}
+
+#[async_trait]
+impl IncomingStream for FrontStream {
+    type Stream = FrontClient;
+
+    fn virtual_port(&self) -> u16 {
+        self.virtual_port
+    }
+
+    fn circuit_id(&self) -> CircuitId {
+        self.circuit
+    }
+
+    async fn accept(self) -> io::Result<FrontClient> {
+        Ok(FrontClient(self.socket))
+    }
+
+    async fn reject(self, _: EndReason) -> io::Result<()> {
+        reset(&self.socket);
+        Ok(())
+    }
+}
+
+/// A client at a listener.
+pub(super) struct FrontClient(pub(super) KernelSocket);
+
+impl ClientStream for FrontClient {
+    fn abort(self, _: EndReason) {
+        reset(&self.0);
+    }
+}
+
+impl AsyncRead for FrontClient {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_receive(cx, room)
+    }
+}
+
+impl AsyncWrite for FrontClient {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.shutdown_write())
+    }
+}

@@ -1,0 +1,383 @@
+//! Listeners, hand-off and what carries bytes between two sockets, on data cores of both drivers;
+//! clients and backends are threads with blocking sockets.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::support::{fill_noise, port_80};
+use crate::base::stream::CircuitId;
+use crate::plane::Plane;
+use crate::plane::config::{BackendAddress, ListenConfig, PortConfig, ProxyProtocol};
+use crate::plane::front::{Front, Occupied};
+use crate::plane::handoff::Handoff;
+use crate::plane::proxy_protocol::header;
+use crate::plane::status::ListenStatus;
+use crate::runtime::{Driver, Io, ring, spawn};
+
+/// More than all buffers on the way together.
+const BODY_BYTES: usize = 24 << 20;
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A listener with the data cores that serve it.
+struct Served {
+    /// The listener.
+    front: Arc<Front>,
+    /// The cores.
+    handoff: Arc<Handoff>,
+    /// Where clients connect.
+    address: SocketAddr,
+    /// Ends the cores.
+    stop: watch::Sender<bool>,
+    /// Them.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Served {
+    /// One in front of `port`, on as many cores; the first `listening` of them listen.
+    fn start(io: Io, port: PortConfig, proxy: bool, (cores, listening): (usize, usize)) -> Served {
+        let free = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        Served::at(io, port, proxy, (cores, listening), BackendAddress::Tcp(address), address)
+    }
+
+    /// See [`Served::start`].
+    fn at(
+        io: Io,
+        port: PortConfig,
+        proxy_protocol: bool,
+        (cores, listening): (usize, usize),
+        listen: BackendAddress,
+        address: SocketAddr,
+    ) -> Served {
+        let plane = Plane::new(vec![port]);
+        let config = ListenConfig {
+            address: listen,
+            service: "main".to_owned(),
+            virtual_port: Some(80),
+            proxy_protocol,
+            backlog: 128,
+        };
+        let find = Arc::new(move |name: &str| (name == "main").then(|| Arc::clone(&plane)));
+        let front = Front::open(config, 0, Occupied::Refuse, find).expect("the address is free");
+        let handoff = Handoff::new(cores);
+        let stop = watch::channel(false).0;
+        let core = |number: usize| {
+            let (front, handoff) = (Arc::clone(&front), Arc::clone(&handoff));
+            let mut stop = stop.subscribe();
+            std::thread::spawn(move || {
+                let driver = Driver::for_data_core(io).expect("descriptors are left");
+                driver.block_on(async move {
+                    spawn(Arc::clone(&handoff).run(number));
+                    handoff.set_up(number, true);
+                    if number < listening {
+                        spawn(Arc::clone(&front).run(Arc::clone(&handoff), number));
+                    }
+                    let _ = stop.wait_for(|stop| *stop).await;
+                });
+                assert_eq!(ring::in_flight(), 0);
+            })
+        };
+        let threads = (0..cores).map(core).collect();
+        let served = Served { front, handoff, address, stop, threads };
+        if let BackendAddress::Tcp(_) = served.front.config().address {
+            // The kernel refuses until the first core listens.
+            until("it listens", || TcpStream::connect(address).is_ok());
+            until("it was accepted", || served.status().accepted_total == 1);
+            until("nothing is open", || served.live() == 0);
+        }
+        served
+    }
+
+    /// A client.
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).expect("it listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        client
+    }
+
+    /// Streams on all cores.
+    fn live(&self) -> u64 {
+        (0..self.threads.len()).map(|core| self.handoff.live(core)).sum()
+    }
+
+    /// What status shows.
+    fn status(&self) -> ListenStatus {
+        self.front.status()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "a core panicked");
+        }
+    }
+}
+
+/// Wait until it is so.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The drivers that can be used here.
+fn engines() -> impl Iterator<Item = Io> {
+    ring::probe().is_ok().then_some(Io::Uring).into_iter().chain([Io::Epoll])
+}
+
+/// A backend that does this with each connection.
+fn backend(each: fn(TcpStream) -> io::Result<()>) -> BackendAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            // What it has to say, its client sees.
+            std::thread::spawn(move || each(connection));
+        }
+    });
+    BackendAddress::Tcp(address)
+}
+
+/// Sends back what it gets.
+fn echo(mut connection: TcpStream) -> io::Result<()> {
+    let mut copy = connection.try_clone()?;
+    io::copy(&mut copy, &mut connection)?;
+    connection.shutdown(Shutdown::Write)
+}
+
+/// Send noise both ways at once through a backend that sends it back.
+fn check_echo(mut client: TcpStream, seed: u64, length: usize) {
+    let mut sent = vec![0; length];
+    fill_noise(seed, &mut sent);
+    let expected = sent.clone();
+    let mut write = client.try_clone().expect("a descriptor is left");
+    let writer = std::thread::spawn(move || {
+        write.write_all(&sent).expect("it is open");
+        write.shutdown(Shutdown::Write).expect("it is open");
+    });
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).expect("it ends in good order");
+    assert!(received == expected, "{} of {length} bytes came back", received.len());
+    writer.join().expect("the writer does not panic");
+}
+
+#[test]
+fn much_and_little_arrive_whole_both_ways_at_once() {
+    for io in engines() {
+        let served = Served::start(io, port_80(vec![backend(echo)]), false, (1, 1));
+        for (seed, length) in [(1, BODY_BYTES), (2, 0), (3, 1), (4, 100_000), (5, BODY_BYTES)] {
+            check_echo(served.connect(), seed, length);
+        }
+        until("all are closed", || served.live() == 0);
+        let status = served.status();
+        assert_eq!(status.bytes_in_total, status.bytes_out_total);
+        assert_eq!(status.bytes_in_total, 2 * BODY_BYTES as u64 + 100_001);
+        assert_eq!((status.streams_open, status.headers_refused_total), (0, 0));
+    }
+}
+
+/// Says which PROXY header it got, and how many bytes came behind it.
+fn tell_header(mut connection: TcpStream) -> io::Result<()> {
+    let mut all = Vec::new();
+    connection.read_to_end(&mut all)?;
+    let end = all.windows(2).position(|two| two == b"\r\n").unwrap_or(0);
+    let line = String::from_utf8_lossy(&all[..end]).into_owned();
+    write!(connection, "{line}, and {} bytes", all.len() - end - 2)
+}
+
+#[test]
+fn the_circuit_of_c_tors_line_is_told_on_and_none_of_the_bytes_behind_it_is_lost() {
+    for io in engines() {
+        let port = PortConfig {
+            proxy_protocol: Some(ProxyProtocol::V1),
+            ..port_80(vec![backend(tell_header)])
+        };
+        let served = Served::start(io, port, true, (1, 1));
+        // An open stream that brought no header is told apart: it has been closed above.
+        let line = "PROXY TCP6 fc00:dead:beef:4dad::1:29a ::1 666 42\r\n";
+        let v2 = header(ProxyProtocol::V2, CircuitId { instance: 3, serial: 5 }, 80);
+        // 1024 is the first listener's number among instances; ours names its own.
+        let (of_tor, of_ours) = ("0:400:1:29a ::1 666 80", "0:3:0:5 ::1 5 80");
+        for (header, expected) in [(line.as_bytes(), of_tor), (&v2, of_ours)] {
+            for cut in [0, 1, 7, header.len() - 1, header.len()] {
+                let mut client = served.connect();
+                client.set_nodelay(true).expect("it is open");
+                let bytes = [header, b"twenty bytes of body".as_slice()].concat();
+                client.write_all(&bytes[..cut]).expect("it is open");
+                std::thread::yield_now();
+                client.write_all(&bytes[cut..]).expect("it is open");
+                client.shutdown(Shutdown::Write).expect("it is open");
+                let mut said = String::new();
+                client.read_to_string(&mut said).expect("it ends in good order");
+                let expected = format!("PROXY TCP6 fc00:dead:beef:4dad:{expected}, and 20 bytes");
+                assert_eq!(said, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_brings_no_header_is_reset() {
+    for io in engines() {
+        let served = Served::start(io, port_80(vec![backend(echo)]), true, (1, 1));
+        let before = served.status().headers_refused_total;
+        for sent in ["GET / HTTP/1.0\r\n\r\n", "PROXY TCP4 nonsense\r\n", "PROX"] {
+            let mut client = served.connect();
+            client.write_all(sent.as_bytes()).expect("it is open");
+            client.shutdown(Shutdown::Write).expect("it is open");
+            let kind = client.read(&mut [0; 1]).map(drop).expect_err("it is reset").kind();
+            assert_eq!(kind, io::ErrorKind::ConnectionReset, "{sent:?}");
+        }
+        assert_eq!(served.status().headers_refused_total, before + 3);
+        // One that says nothing at all.
+        let begun = Instant::now();
+        let mut silent = served.connect();
+        silent.read_to_end(&mut Vec::new()).expect_err("it is reset");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+}
+
+/// Greets and sends back what it gets.
+fn greet(mut connection: TcpStream) -> io::Result<()> {
+    connection.write_all(b"!")?;
+    echo(connection)
+}
+
+#[test]
+fn streams_that_all_come_to_one_core_are_served_evenly() {
+    for io in engines() {
+        let served = Served::start(io, port_80(vec![backend(greet)]), false, (2, 1));
+        let mut clients: Vec<TcpStream> = (0..200).map(|_| served.connect()).collect();
+        for client in &mut clients {
+            client.read_exact(&mut [0; 1]).expect("it is served");
+        }
+        let (first, second) = (served.handoff.live(0), served.handoff.live(1));
+        assert_eq!(first + second, 200);
+        assert!(first.abs_diff(second) <= 20, "{first} and {second}");
+        assert!(served.status().handed_off_total >= second);
+        for (seed, client) in (0..).zip(clients) {
+            check_echo(client, seed, 10_000);
+        }
+        until("all are closed", || served.live() == 0);
+    }
+}
+
+#[test]
+fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("front.sock");
+    for io in engines() {
+        let port = port_80(vec![backend(echo)]);
+        let (nowhere, listen) = (([127, 0, 0, 1], 1).into(), BackendAddress::Unix(path.clone()));
+        // From the second time on the file of the one before is there.
+        let served = Served::at(io, port, false, (2, 2), listen, nowhere);
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let find = Arc::new(|_: &str| None);
+        let config = served.front.config().clone();
+        let other = Front::open(config, 1, Occupied::Refuse, find).expect_err("it is taken");
+        assert!(other.to_string().contains("front.sock: "), "{other}");
+        let mut client = UnixStream::connect(&path).expect("it listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        client.write_all(b"over a file").expect("it is open");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        let mut said = String::new();
+        client.read_to_string(&mut said).expect("it ends in good order");
+        assert_eq!(said, "over a file");
+    }
+}
+
+/// Takes a little and breaks off.
+fn break_off(mut connection: TcpStream) -> io::Result<()> {
+    connection.read_exact(&mut [0; 4])?;
+    socket2::SockRef::from(&connection).set_linger(Some(Duration::ZERO))
+}
+
+#[test]
+fn a_backend_that_refuses_or_breaks_off_ends_that_client_and_no_other() {
+    for io in engines() {
+        let gone = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        let nobody = BackendAddress::Tcp(gone.local_addr().expect("it is bound"));
+        drop(gone);
+        let refused = Served::start(io, port_80(vec![nobody]), false, (1, 1));
+        let mut client = refused.connect();
+        let kind = client.read(&mut [0; 1]).map(drop).expect_err("it is reset").kind();
+        assert_eq!(kind, io::ErrorKind::ConnectionReset);
+        assert!(refused.status().streams_refused_total >= 1);
+
+        let served = Served::start(io, port_80(vec![backend(break_off)]), false, (1, 1));
+        let mut other = served.connect();
+        let mut client = served.connect();
+        client.write_all(b"12345678").expect("it is open");
+        // The end, or an error: never a byte.
+        assert!(!matches!(client.read(&mut [0; 1]), Ok(1..)));
+        other.set_nonblocking(true).expect("it is open");
+        let kind = other.read(&mut [0; 1]).map(drop).expect_err("it is open").kind();
+        assert_eq!(kind, io::ErrorKind::WouldBlock);
+    }
+}
+
+#[test]
+fn a_listener_that_ends_serves_whom_it_has_and_takes_no_more() {
+    for io in engines() {
+        let served = Served::start(io, port_80(vec![backend(greet)]), false, (1, 1));
+        let mut open = served.connect();
+        open.read_exact(&mut [0; 1]).expect("it is served");
+        served.front.end();
+        until("nobody listens", || TcpStream::connect(served.address).is_err());
+        check_echo(open, 9, 100_000);
+    }
+}
+
+#[test]
+fn a_stream_without_bytes_ends_when_it_is_to_and_one_with_some_does_not() {
+    for io in engines() {
+        let idle = Some(Duration::from_millis(300));
+        let port = PortConfig { idle_timeout: idle, ..port_80(vec![backend(greet)]) };
+        let served = Served::start(io, port, false, (1, 1));
+        let mut client = served.connect();
+        client.read_exact(&mut [0; 1]).expect("it is served");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(900) {
+            client.write_all(b"x").expect("it is open");
+            client.read_exact(&mut [0; 1]).expect("it is open");
+        }
+        let quiet = Instant::now();
+        client.read_to_end(&mut Vec::new()).expect("it ends in good order");
+        assert!(quiet.elapsed() >= Duration::from_millis(200), "{:?}", quiet.elapsed());
+    }
+}
+
+#[test]
+fn a_half_of_a_stream_that_stays_open_without_bytes_ends() {
+    for io in engines() {
+        let half_close_timeout = Duration::from_millis(200);
+        let hold = backend(|mut connection| {
+            io::copy(&mut connection, &mut io::sink())?;
+            // Neither closes nor says anything.
+            std::thread::park_timeout(PATIENCE);
+            Ok(())
+        });
+        let port = PortConfig { half_close_timeout, ..port_80(vec![hold]) };
+        let served = Served::start(io, port, false, (1, 1));
+        let mut client = served.connect();
+        client.shutdown(Shutdown::Write).expect("it is open");
+        let mut nothing = Vec::new();
+        client.read_to_end(&mut nothing).expect("it ends in good order");
+        assert!(nothing.is_empty());
+        until("it is closed", || served.live() == 0);
+    }
+}
