@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::backend::{Backend, ConnectError, Way};
+use self::backend::{Backend, ConnectError, Place, Way};
 use self::config::{BackendAddress, PortConfig, PortTarget};
 use self::forward::Patience;
 use self::front::{FrontClient, FrontStream};
@@ -57,11 +57,11 @@ use self::port::{Choice, Port};
 use self::select::Set;
 use self::status::{BackendOrder, BackendStatus};
 pub use self::stream::StreamOutcome;
-use crate::base::counters::InstanceCounters;
+use crate::base::counters::{InstanceCounters, OpenGuard};
 use crate::base::stream::{ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::plane::buffers::Buffer;
-use crate::runtime::net;
+use crate::runtime::{self, net};
 
 /// The ports of one service.
 #[derive(Debug)]
@@ -197,8 +197,9 @@ impl Plane {
                             let Ok(client) = incoming.accept().await else {
                                 return StreamOutcome::ClientGone;
                             };
-                            let _open = counters.open_stream();
-                            return J::join(client, connection, preface, counters, patience).await;
+                            let held = Held { _place: place, _open: counters.open_stream() };
+                            let bytes = (preface, Arc::clone(counters), patience);
+                            return J::join(client, connection, bytes, held).await;
                         }
                         Err(error) => {
                             let backend = place.backend.address();
@@ -234,6 +235,17 @@ impl Plane {
     }
 }
 
+/// What a stream holds for as long as it is open.
+struct Held {
+    /// A place at its backend.
+    _place: Place,
+    /// That it is counted as open.
+    _open: OpenGuard,
+}
+
+/// What goes before a client's bytes, where they are counted, and how long there may be none.
+type Bytes = (Option<Buffer>, Arc<InstanceCounters>, Patience);
+
 /// How a client that was accepted is joined with its backend.
 trait Join<C: ClientStream>: Send + 'static {
     /// What kind of connection the backend shall have.
@@ -243,9 +255,8 @@ trait Join<C: ClientStream>: Send + 'static {
     fn join(
         client: C,
         connection: net::Stream,
-        preface: Option<Buffer>,
-        counters: &Arc<InstanceCounters>,
-        patience: Patience,
+        bytes: Bytes,
+        held: Held,
     ) -> impl Future<Output = StreamOutcome> + Send;
 }
 
@@ -255,18 +266,19 @@ struct Relayed;
 impl<C: ClientStream> Join<C> for Relayed {
     const WAY: Way = Way::Ring;
 
-    fn join(
+    async fn join(
         client: C,
         connection: net::Stream,
-        preface: Option<Buffer>,
-        counters: &Arc<InstanceCounters>,
-        patience: Patience,
-    ) -> impl Future<Output = StreamOutcome> + Send {
-        stream::relay(client, connection, preface, counters, patience)
+        (preface, counters, patience): Bytes,
+        held: Held,
+    ) -> StreamOutcome {
+        let _held = held;
+        stream::relay(client, connection, preface, &counters, patience).await
     }
 }
 
-/// The client is a socket of the kernel's.
+/// The client is a socket of the kernel's. It goes on as a task of its own: what led to its backend
+/// needs memory that an idle stream shall not hold.
 struct Forwarded;
 
 impl Join<FrontClient> for Forwarded {
@@ -275,16 +287,23 @@ impl Join<FrontClient> for Forwarded {
     async fn join(
         client: FrontClient,
         connection: net::Stream,
-        preface: Option<Buffer>,
-        counters: &Arc<InstanceCounters>,
-        patience: Patience,
+        (preface, counters, patience): Bytes,
+        held: Held,
     ) -> StreamOutcome {
-        match connection {
-            net::Stream::Kernel(backend) => {
-                forward::forward(client.0, backend, preface, counters, patience).await
+        let backend = match connection {
+            net::Stream::Kernel(backend) => backend,
+            other => {
+                let _held = held;
+                return stream::relay(client, other, preface, &counters, patience).await;
             }
-            other => stream::relay(client, other, preface, counters, patience).await,
-        }
+        };
+        let (client, live) = client.into_parts();
+        runtime::spawn(async move {
+            let _held = (held, live);
+            // What became of the stream is in the counters.
+            let _ = forward::forward(client, backend, preface, &counters, patience).await;
+        });
+        StreamOutcome::Forwarded
     }
 }
 

@@ -14,6 +14,8 @@ mod cores;
 mod embed;
 #[path = "end_to_end/faults.rs"]
 mod faults;
+#[path = "end_to_end/listeners.rs"]
+mod listeners;
 #[path = "end_to_end/machine.rs"]
 mod machine;
 #[expect(dead_code, reason = "shared with the long tests, which use all of it")]

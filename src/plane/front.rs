@@ -225,7 +225,6 @@ impl Front {
 
     /// Serve a connection to its end, on the calling core.
     pub(super) async fn serve(self: Arc<Front>, fd: OwnedFd, live: Live) {
-        let _live = live;
         let Ok(socket) = KernelSocket::adopt(fd) else { return };
         let facts = match self.config.proxy_protocol {
             false => Facts::default(),
@@ -253,7 +252,8 @@ impl Front {
         let instance = if named.instance == 0 { self.instance } else { named.instance };
         let circuit = CircuitId { instance, serial: named.serial };
         let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
-        let incoming = FrontStream { socket, circuit, virtual_port };
+        let client = FrontClient { socket, live };
+        let incoming = FrontStream { client, circuit, virtual_port };
         // What became of the stream is in the counters.
         let _ = plane.serve_socket(incoming, &self.counters, instance).await;
     }
@@ -358,7 +358,7 @@ fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<Sock
 /// A connection that waits for an answer.
 pub(super) struct FrontStream {
     /// The connection.
-    socket: KernelSocket,
+    client: FrontClient,
     /// Whose it is.
     circuit: CircuitId,
     /// The port that is wanted.
@@ -378,21 +378,33 @@ impl IncomingStream for FrontStream {
     }
 
     async fn accept(self) -> io::Result<FrontClient> {
-        Ok(FrontClient(self.socket))
+        Ok(self.client)
     }
 
     async fn reject(self, _: EndReason) -> io::Result<()> {
-        reset(&self.socket);
+        reset(&self.client.socket);
         Ok(())
     }
 }
 
 /// A client at a listener.
-pub(super) struct FrontClient(pub(super) KernelSocket);
+pub(super) struct FrontClient {
+    /// The connection.
+    socket: KernelSocket,
+    /// That its core serves it.
+    live: Live,
+}
+
+impl FrontClient {
+    /// Its connection, and what counts it.
+    pub(super) fn into_parts(self) -> (KernelSocket, Live) {
+        (self.socket, self.live)
+    }
+}
 
 impl ClientStream for FrontClient {
     fn abort(self, _: EndReason) {
-        reset(&self.0);
+        reset(&self.socket);
     }
 }
 
@@ -402,7 +414,7 @@ impl AsyncRead for FrontClient {
         cx: &mut Context<'_>,
         room: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_receive(cx, room)
+        self.socket.poll_receive(cx, room)
     }
 }
 
@@ -412,7 +424,7 @@ impl AsyncWrite for FrontClient {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_send(cx, bytes)
+        self.socket.poll_send(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -420,6 +432,6 @@ impl AsyncWrite for FrontClient {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.shutdown_write())
+        Poll::Ready(self.socket.shutdown_write())
     }
 }

@@ -53,6 +53,8 @@ pub enum StreamOutcome {
     BackendDied,
     /// There were no bytes for longer than there may be none.
     Idle,
+    /// It is open, and goes on by itself.
+    Forwarded,
 }
 
 /// Which side failed.

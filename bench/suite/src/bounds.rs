@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::bench::{C_TOR, C_TORS};
 use crate::sample::{Sample, Summary, summary};
 use crate::subject::Kind;
-use crate::suites::{bytes, memory, rendezvous, start};
+use crate::suites::{bytes, memory, plane, rendezvous, start};
 
 /// What one bound is about.
 struct Rule {
@@ -53,8 +53,53 @@ fn to_c_tor(samples: &[Sample], suite: &str, case: &str, kind: &Kind, figure: &s
     Some(ours.median / theirs.median)
 }
 
+/// Ratio of the medians of our listener and of the best HAProxy.
+fn to_haproxy(samples: &[Sample], case: &str, figure: &str) -> Option<f64> {
+    let of = |subject: &str| summary(samples, plane::NAME, case, &[subject], figure);
+    let theirs = plane::HAPROXIES.iter().filter_map(|name| of(name)).map(|one| one.median);
+    Some(of(plane::OURS)?.median / theirs.reduce(f64::min)?)
+}
+
+/// What stands between a listener and a backend.
+fn rules_of_plane() -> [Rule; 4] {
+    let suite = plane::NAME;
+    [
+        Rule {
+            name: "plane.bytes",
+            suite,
+            measure: |samples| to_haproxy(samples, plane::BULK, "cpu_ms_per_gigabyte"),
+        },
+        Rule {
+            name: "plane.connections",
+            suite,
+            measure: |samples| to_haproxy(samples, plane::CONNECTIONS, "cpu_us_per_connection"),
+        },
+        Rule {
+            name: "plane.p999",
+            suite,
+            measure: |samples| to_haproxy(samples, plane::OPEN_LOOP, "ms_p999"),
+        },
+        Rule {
+            name: "plane.idle",
+            suite,
+            measure: |samples| {
+                let figure = "memory_kb_per_pair";
+                let ours = summary(samples, plane::NAME, plane::IDLE, &[plane::OURS], figure)?;
+                Some(ours.median)
+            },
+        },
+    ]
+}
+
 /// All rules.
 fn rules() -> Vec<Rule> {
+    let mut rules = rules_of_tor();
+    rules.extend(rules_of_plane());
+    rules
+}
+
+/// Those beside C tor.
+fn rules_of_tor() -> Vec<Rule> {
     vec![
         Rule {
             name: "bytes.shared",

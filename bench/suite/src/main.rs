@@ -8,6 +8,7 @@ mod bench;
 mod bounds;
 mod cost;
 mod inside;
+mod plane;
 mod plot;
 mod report;
 mod sample;
@@ -26,7 +27,7 @@ use rustbalance_lab::Size;
 use self::bench::{Bench, C_TORS, Level};
 use self::site::Site;
 use self::subject::{Kind, Subject};
-use self::suites::{bytes, clients, flood, memory, rendezvous, scale, start};
+use self::suites::{self as suite, bytes, clients, flood, memory, rendezvous, scale, start};
 
 /// Compare RustBalance with C tor, and with C tor, OnionBalance and HAProxy together.
 ///
@@ -88,6 +89,8 @@ enum Suite {
     Start,
     /// A mix that holds the model of costs to account, and what it predicts
     Scale,
+    /// From listeners to backends without Tor, beside HAProxy and nginx
+    Plane,
 }
 
 impl Suite {
@@ -101,6 +104,7 @@ impl Suite {
             Suite::Flood => flood::NAME,
             Suite::Start => start::NAME,
             Suite::Scale => scale::NAME,
+            Suite::Plane => suite::plane::NAME,
         }
     }
 
@@ -114,6 +118,7 @@ impl Suite {
             Suite::Flood => flood::steps(level),
             Suite::Start => start::steps(level),
             Suite::Scale => scale::steps(level),
+            Suite::Plane => suite::plane::steps(level),
         }
     }
 }
@@ -209,6 +214,7 @@ fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize, epoll: bool) -
             Suite::Start => start::run(bench)?,
             Suite::Memory => memory::run(bench)?,
             Suite::Clients => clients::run(bench)?,
+            Suite::Plane => suite::plane::run(bench)?,
             Suite::Bytes | Suite::Rendezvous | Suite::Flood | Suite::Scale => {}
         }
     }
@@ -231,7 +237,7 @@ fn run_suites(bench: &mut Bench, suites: &[Suite], rounds: usize, epoll: bool) -
             Suite::Rendezvous => rendezvous::run(bench, &subjects, rounds)?,
             Suite::Scale => scale::run(bench, &subjects, rounds)?,
             Suite::Flood => flood::run(bench, &subjects)?,
-            Suite::Start | Suite::Memory | Suite::Clients => {}
+            Suite::Start | Suite::Memory | Suite::Clients | Suite::Plane => {}
         }
     }
     Ok(())
