@@ -3,10 +3,10 @@
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
 //! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
 //! is one line of JSON; `{"error":"..."}` is the answer to what is not understood.
-//! `{"command":"backend"}` with an address and an order takes a backend out or puts it back. With
-//! `{"command":"handover"}` a new process takes over from this one ([`succession`]). Lines, time
-//! and connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no
-//! other area.
+//! `{"command":"backend"}` with an address and an order takes a backend out or puts it back,
+//! `{"command":"circuit"}` with a circuit's id closes that circuit. With `{"command":"handover"}` a
+//! new process takes over from this one ([`succession`]). Lines, time and connections are bounded.
+//! Runs on the control core; asks its [`StatusSource`] and knows no other area.
 
 #[cfg(feature = "admin")]
 pub mod client;
@@ -19,6 +19,7 @@ pub mod succession;
 #[cfg(feature = "admin")]
 pub use self::server::{AdminError, Place, check, serve};
 
+pub use crate::base::stream::CircuitId;
 pub use crate::plane::status::BackendOrder;
 
 /// What is wanted of a backend, and of which one.
@@ -51,6 +52,12 @@ pub trait StatusSource: Send + Sync + 'static {
     fn order_backend(&self, request: &BackendRequest) -> usize {
         let _ = request;
         0
+    }
+
+    /// Close a client's circuit, by its id; whether it was open. By default none is.
+    fn close_circuit(&self, circuit: CircuitId) -> bool {
+        let _ = circuit;
+        false
     }
 
     /// The published descriptors: by default, those of the status, for each service.

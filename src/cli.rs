@@ -6,6 +6,7 @@
 pub mod args;
 pub mod backend;
 pub mod check;
+pub mod circuit;
 pub mod doctor;
 pub mod key;
 mod logging;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Descriptor(args) => status::descriptor(&args),
         Command::Backend(args) => backend::run(&args),
+        Command::Circuit(args) => circuit::run(&args),
     }
 }
 

@@ -154,6 +154,9 @@ pub const HANDOFF_WAITING_MAX: usize = 1024;
 /// A listener that has no descriptor left looks again after this long.
 pub const LISTEN_RETRY_MS: u64 = 100;
 
+/// Connections that a listener takes before those that it has taken have their turn.
+pub const LISTEN_IN_A_ROW_MAX: u32 = 32;
+
 /// A listener that could not be opened is tried again after this long.
 pub const LISTEN_OPEN_RETRY_MS: u64 = 1000;
 

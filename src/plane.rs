@@ -44,7 +44,7 @@ pub mod status;
 mod stream;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -61,7 +61,7 @@ use crate::base::counters::{InstanceCounters, OpenGuard};
 use crate::base::stream::{ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::plane::buffers::Buffer;
-use crate::runtime::{self, net};
+use crate::runtime::{self, net, time};
 
 /// The ports of one service.
 #[derive(Debug)]
@@ -176,14 +176,14 @@ impl Plane {
         counters: &Arc<InstanceCounters>,
     ) -> StreamOutcome {
         let (circuit, virtual_port) = (incoming.circuit_id(), incoming.virtual_port());
-        let until = Instant::now() + Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
+        let until = time::now() + Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
         let mut reason = EndReason::ConnectRefused;
         let (mut tried, mut waiting) = (Set::default(), None);
         loop {
             let Some(port) = ports.iter().find(|port| port.serves(virtual_port)) else {
                 return refuse(incoming, EndReason::ConnectRefused, counters).await;
             };
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(time::now());
             match port.choose(circuit, &tried) {
                 Choice::Take(index, place) if !left.is_zero() => {
                     waiting = None;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::BackendRequest;
 use super::status::ProcessStatus;
+use super::{BackendRequest, CircuitId};
 use crate::limits;
 
 /// Why there is no answer.
@@ -103,6 +103,15 @@ pub fn order_backend(path: &Path, request: &BackendRequest) -> Result<u64, AskEr
     command["command"] = "backend".into();
     let answer = send(path, &command, Duration::from_secs(limits::ADMIN_SECONDS_MAX))?;
     serde_json::from_value(answer["changed"].clone()).map_err(answer_error)
+}
+
+/// Close a client's circuit.
+///
+/// # Errors
+/// [`AskError`]; [`AskError::Refused`] when it is not open.
+pub fn close_circuit(path: &Path, circuit: CircuitId) -> Result<(), AskError> {
+    let command = serde_json::json!({ "command": "circuit", "close": circuit.to_string() });
+    send(path, &command, Duration::from_secs(limits::ADMIN_SECONDS_MAX)).map(drop)
 }
 
 /// Send `command`, get the answer. No single read or write waits longer than `timeout`.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{BackendRequest, StatusSource, succession};
+use super::{BackendRequest, CircuitId, StatusSource, succession};
 use crate::limits;
 use crate::runtime;
 
@@ -53,6 +53,11 @@ enum Request {
     Descriptor,
     /// Take backends out, or put them back.
     Backend(BackendRequest),
+    /// Close a client's circuit.
+    Circuit {
+        /// Its id.
+        close: String,
+    },
     /// Make room for a new process.
     Handover,
 }
@@ -210,6 +215,13 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
             Ok(Request::Backend(request)) => match source.order_backend(&request) {
                 0 => error_text(&format!("there is no such backend as {}", request.address))?,
                 changed => serde_json::to_vec(&serde_json::json!({ "changed": changed }))?,
+            },
+            Ok(Request::Circuit { close }) => match close.parse::<CircuitId>() {
+                Ok(circuit) if source.close_circuit(circuit) => {
+                    serde_json::to_vec(&serde_json::json!({ "closed": true }))?
+                }
+                Ok(_) => error_text(&format!("there is no open circuit {close}"))?,
+                Err(error) => error_text(&error.to_string())?,
             },
             Ok(Request::Handover) => match source.succession() {
                 Some(succession) => return Ok(Some(succession)),

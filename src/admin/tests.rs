@@ -11,7 +11,7 @@ use super::client::{self, AskError};
 use super::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
-use super::{AdminError, BackendRequest, Place, StatusSource, serve};
+use super::{AdminError, BackendRequest, CircuitId, Place, StatusSource, serve};
 use crate::limits;
 use crate::onion::status::ServiceState;
 use crate::plane::status::{BackendOrder, BackendState, BackendStatus};
@@ -28,6 +28,10 @@ impl StatusSource for Sample {
     fn order_backend(&self, request: &BackendRequest) -> usize {
         let known = request.address == "127.0.0.1:8080" && request.port.is_none_or(|it| it == 80);
         usize::from(known && request.order == BackendOrder::Drain)
+    }
+
+    fn close_circuit(&self, circuit: CircuitId) -> bool {
+        circuit == CircuitId { instance: 1, serial: 666 }
     }
 }
 
@@ -166,6 +170,21 @@ fn a_backend_is_taken_out_and_one_that_is_not_there_is_named() {
         assert!(
             matches!(&refused, AskError::Refused { text, .. }
             if text == "there is no such backend as 127.0.0.1:8080"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn a_circuit_is_closed_by_its_id_and_one_that_is_not_open_is_named() {
+    let (_directory, path) = place();
+    while_served(&path, |path| {
+        let close = |serial| client::close_circuit(&path, CircuitId { instance: 1, serial });
+        close(666).expect("it is open");
+        let refused = close(667).expect_err("it is not open");
+        assert!(
+            matches!(&refused, AskError::Refused { text, .. }
+            if text == "there is no open circuit 1/667"),
             "{refused}"
         );
     });

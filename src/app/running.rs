@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::control_core::Shared;
 use crate::admin::status::ProcessStatus;
+use crate::base::stream::CircuitId;
 use crate::config::Config;
 use crate::plane::config::PortConfig;
 use crate::runtime;
@@ -89,6 +90,13 @@ impl Running {
         }
         services.iter().for_each(|one| one.plane.set_ports(ports.clone()));
         Ok(())
+    }
+
+    /// Close a client's circuit, with the streams in it; `false` when it is not open. Its id is
+    /// what backends are told, by [`crate::plane::handler::HandlerStream::circuit_id`] or a PROXY
+    /// header.
+    pub fn close_circuit(&self, circuit: CircuitId) -> bool {
+        self.shared.close_circuit(circuit)
     }
 
     /// Names of the services, in order.

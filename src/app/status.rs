@@ -10,6 +10,7 @@ use crate::admin::BackendRequest;
 use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
+use crate::base::stream::CircuitId;
 use crate::onion::service::Seat;
 use crate::onion::status::ServiceState;
 use crate::runtime::core::{LinkRecord, SpawnKind};
@@ -52,6 +53,11 @@ impl Shared {
             tracing::info!(backend = address, "the operator says: {order:?}");
         }
         changed
+    }
+
+    /// Close a client's circuit; whether it was open.
+    pub(super) fn close_circuit(&self, circuit: CircuitId) -> bool {
+        self.roster.all().iter().any(|one| one.service.close_circuit(circuit))
     }
 
     /// The links to relays. Relays are numbered in the order in which their links opened.

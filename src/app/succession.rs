@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use super::control_core::Shared;
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
-use crate::admin::BackendRequest;
 use crate::admin::StatusSource;
 use crate::admin::status::ProcessStatus;
 use crate::admin::succession::Succession;
 pub(super) use crate::admin::succession::{Heir, Predecessor};
+use crate::admin::{BackendRequest, CircuitId};
 use crate::limits;
 use crate::plane::front::Occupied;
 
@@ -58,6 +58,10 @@ impl StatusSource for Desk {
 
     fn order_backend(&self, request: &BackendRequest) -> usize {
         self.shared.order_backend(request)
+    }
+
+    fn close_circuit(&self, circuit: CircuitId) -> bool {
+        self.shared.close_circuit(circuit)
     }
 
     fn succession(&self) -> Option<&dyn Succession> {

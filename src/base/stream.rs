@@ -4,6 +4,7 @@
 //! neither side knows the other.
 
 use std::io;
+use std::net::Ipv6Addr;
 
 use async_trait::async_trait;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -40,6 +41,44 @@ pub struct CircuitId {
     pub instance: u16,
     /// Counts the circuits of this process.
     pub serial: u32,
+}
+
+/// The first four groups of an address that stands for a circuit in a PROXY header: C tor's.
+const CIRCUIT_PREFIX: [u16; 4] = [0xfc00, 0xdead, 0xbeef, 0x4dad];
+
+impl CircuitId {
+    /// The address that stands for it in a PROXY header.
+    pub fn address(self) -> Ipv6Addr {
+        let [a, b, c, d] = CIRCUIT_PREFIX;
+        let (high, low) = ((self.serial >> 16) as u16, self.serial as u16);
+        Ipv6Addr::new(a, b, c, d, 0, self.instance, high, low)
+    }
+
+    /// The circuit that an address stands for, if it stands for one.
+    pub fn of_address(address: Ipv6Addr) -> Option<CircuitId> {
+        let [a, b, c, d, _, instance, high, low] = address.segments();
+        let serial = u32::from(high) << 16 | u32::from(low);
+        ([a, b, c, d] == CIRCUIT_PREFIX).then_some(CircuitId { instance, serial })
+    }
+}
+
+/// What was read is no circuit's id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no circuit's id: write INSTANCE/NUMBER, or its address in a PROXY header")]
+pub struct NoCircuitId;
+
+impl std::str::FromStr for CircuitId {
+    type Err = NoCircuitId;
+
+    fn from_str(text: &str) -> Result<CircuitId, NoCircuitId> {
+        if let Ok(address) = text.parse() {
+            return CircuitId::of_address(address).ok_or(NoCircuitId);
+        }
+        let (instance, serial) = text.split_once('/').ok_or(NoCircuitId)?;
+        let instance = instance.parse().map_err(|_| NoCircuitId)?;
+        let serial = serial.parse().map_err(|_| NoCircuitId)?;
+        Ok(CircuitId { instance, serial })
+    }
 }
 
 impl std::fmt::Display for CircuitId {
@@ -89,4 +128,21 @@ pub trait IncomingStream: Send + 'static {
     /// # Errors
     /// When the circuit has closed.
     async fn reject(self, reason: EndReason) -> io::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CircuitId, NoCircuitId};
+
+    #[test]
+    fn a_circuits_id_is_read_in_both_forms() {
+        let circuit = CircuitId { instance: 3, serial: 0x0001_029a };
+        assert_eq!("3/66202".parse(), Ok(circuit));
+        assert_eq!(circuit.to_string().parse(), Ok(circuit));
+        assert_eq!(circuit.address().to_string(), "fc00:dead:beef:4dad:0:3:1:29a");
+        assert_eq!(circuit.address().to_string().parse(), Ok(circuit));
+        for wrong in ["", "3", "3/", "/3", "3/4294967296", "65536/1", "-1/1", "::1", "3/1/1"] {
+            assert_eq!(wrong.parse::<CircuitId>(), Err(NoCircuitId), "{wrong:?}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::base::stream::CircuitId;
 use crate::config::address::parse_backend_argument;
 use crate::config::{Config, ConfigError, Overrides};
 use crate::limits::INSTANCES_MAX;
@@ -82,6 +83,8 @@ pub enum Command {
     Descriptor(DescriptorArgs),
     /// Show the backends, take one out, put it back
     Backend(BackendArgs),
+    /// Close a client's circuit
+    Circuit(CircuitArgs),
 }
 
 /// Arguments of `run`.
@@ -317,6 +320,35 @@ pub struct BackendOrderArgs {
     /// Which running service is meant.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Arguments of `circuit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+        rustbalance circuit close 1/666\n  \
+        rustbalance circuit close fc00:dead:beef:4dad:0:1:0:29a\n\n\
+        The id is what a backend hears of a client (proxy_protocol, in its configuration). \
+        Circuits of C tor daemons in front of a [[listen]] are theirs: close them at their \
+        control port.")]
+pub struct CircuitArgs {
+    /// What to do with circuits.
+    #[command(subcommand)]
+    pub command: CircuitCommand,
+}
+
+/// What to do with circuits.
+#[derive(Debug, Subcommand)]
+pub enum CircuitCommand {
+    /// Close it, with all its streams
+    Close {
+        /// INSTANCE/NUMBER, or the circuit's address in a PROXY header
+        #[arg(value_name = "ID")]
+        circuit: CircuitId,
+
+        /// Which running service is meant.
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 /// Read the command line `arguments`, the program's name first.

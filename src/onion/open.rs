@@ -70,6 +70,13 @@ impl OpenCircuits {
         self.lock().len()
     }
 
+    /// Have the one of this serial close; `false` when there is none.
+    pub(super) fn close(&self, serial: u32) -> bool {
+        let list = self.lock();
+        let circuit = list.get(&serial);
+        circuit.map(|circuit| circuit.close.notify_one()).is_some()
+    }
+
     /// Have the `count` largest close: those with the most streams, the older one of two alike.
     pub(super) fn close_largest(&self, count: usize) {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
@@ -107,6 +114,8 @@ mod tests {
         list.close_largest(3);
         let closed: Vec<bool> = places.iter().map(|place| closing(place).is_some()).collect();
         assert_eq!(closed, [true, true, true, false]);
+        assert!(list.close(3) && !list.close(4));
+        assert!(closing(&places[3]).is_some());
         assert_eq!(list.len(), 4);
         drop(places);
         assert_eq!(list.len(), 0);

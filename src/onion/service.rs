@@ -26,6 +26,7 @@ use super::rendezvous::RendezvousRequest;
 use super::replay::SeenCookies;
 use crate::base::counters::InstanceCounters;
 use crate::base::overload::Overload;
+use crate::base::stream::CircuitId;
 use crate::limits;
 use crate::runtime::{Full, Mailbox};
 
@@ -256,6 +257,12 @@ impl Service {
             count as u64
         };
         self.seats.iter().map(close).sum()
+    }
+
+    /// Close a client circuit, with the streams in it; `false` when it is not open.
+    pub fn close_circuit(&self, circuit: CircuitId) -> bool {
+        let seat = self.seats.get(usize::from(circuit.instance));
+        seat.is_some_and(|seat| seat.circuits.close(circuit.serial))
     }
 
     /// Close every client circuit, with the streams in it.

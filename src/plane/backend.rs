@@ -21,14 +21,14 @@ use super::status::{BackendOrder, BackendState, BackendStatus};
 use crate::base::stream::CircuitId;
 use crate::limits;
 use crate::runtime::kernel_socket::KernelSocket;
-use crate::runtime::{self, net};
+use crate::runtime::{self, net, time};
 
 /// Where times in this file count from.
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Milliseconds since the first use of a backend; never 0.
 fn now_ms() -> u64 {
-    BEGUN.elapsed().as_millis() as u64 + 1
+    time::now().saturating_duration_since(*BEGUN).as_millis() as u64 + 1
 }
 
 /// Why there is no connection.

@@ -74,13 +74,15 @@ impl Direction {
         Direction { phase: Phase::Open, held, pipe: None, full: 0, never_splice: false }
     }
 
-    /// Make what progress can be made; ready when the source is done and the sink was told.
+    /// Make what progress can be made; ready when the source is done and the sink was told. The
+    /// `last` of the two directions tells it by the end of the connection, which follows.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &KernelSocket,
         sink: &KernelSocket,
         moved: &mut usize,
+        last: bool,
     ) -> Poll<Result<(), Side>> {
         for _ in 0..limits::RELAY_TURNS_MAX {
             if self.phase == Phase::Closed {
@@ -110,8 +112,10 @@ impl Direction {
             };
             match taken {
                 Some(0) => {
-                    // A sink that is gone is noticed where it is read.
-                    let _ = sink.shutdown_write();
+                    if !last {
+                        // A sink that is gone is noticed where it is read.
+                        let _ = sink.shutdown_write();
+                    }
                     self.phase = Phase::Closed;
                 }
                 Some(length) => *moved += length,
@@ -222,9 +226,11 @@ impl Forward<'_> {
     /// Make what progress can be made; ready when the stream is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamOutcome> {
         let (mut from_client, mut to_client) = (0, 0);
-        let inward = self.inward.poll(cx, &self.client, &self.backend, &mut from_client);
+        let last = self.outward.phase == Phase::Closed;
+        let inward = self.inward.poll(cx, &self.client, &self.backend, &mut from_client, last);
         // A backend that has answered and gone is heard to its end.
-        let outward = self.outward.poll(cx, &self.backend, &self.client, &mut to_client);
+        let last = self.inward.phase == Phase::Closed;
+        let outward = self.outward.poll(cx, &self.backend, &self.client, &mut to_client, last);
         if from_client > 0 {
             self.counters.add_bytes_in(from_client);
         }

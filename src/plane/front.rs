@@ -185,7 +185,14 @@ impl Front {
         ended: &watch::Sender<bool>,
     ) {
         let mut ended = ended.subscribe();
+        let mut in_a_row = 0;
         loop {
+            // A burst comes as one: those that have come are served before more are taken, and what
+            // is needed to begin with one is needed for so many at a time.
+            in_a_row += 1;
+            if in_a_row % limits::LISTEN_IN_A_ROW_MAX == 0 {
+                tokio::task::yield_now().await;
+            }
             let accepted = tokio::select! {
                 biased;
                 accepted = std::future::poll_fn(|cx| listener.poll_descriptor(cx)) => accepted,

@@ -34,11 +34,11 @@ const ADDRESSES_BYTES: usize = 36;
 /// The header for a stream of this circuit to this port.
 pub(super) fn header(version: ProxyProtocol, circuit: CircuitId, virtual_port: u16) -> Vec<u8> {
     let (high, low) = ((circuit.serial >> 16) as u16, circuit.serial as u16);
-    let instance = circuit.instance;
     let mut out = Vec::with_capacity(80);
     match version {
         ProxyProtocol::V1 => {
-            // Writing to a vector does not fail.
+            // As C tor writes it, and not as RFC 5952 does. Writing to a vector does not fail.
+            let instance = circuit.instance;
             let _ = write!(
                 out,
                 "PROXY TCP6 fc00:dead:beef:4dad:0:{instance:x}:{high:x}:{low:x} ::1 {low} \
@@ -51,8 +51,7 @@ pub(super) fn header(version: ProxyProtocol, circuit: CircuitId, virtual_port: u
             out.extend_from_slice(&[V2_PROXY, TCP6]);
             let length = ADDRESSES_BYTES + 3 + id.len();
             out.extend_from_slice(&(length as u16).to_be_bytes());
-            let from = Ipv6Addr::new(0xfc00, 0xdead, 0xbeef, 0x4dad, 0, instance, high, low);
-            out.extend_from_slice(&from.octets());
+            out.extend_from_slice(&circuit.address().octets());
             out.extend_from_slice(&Ipv6Addr::LOCALHOST.octets());
             out.extend_from_slice(&low.to_be_bytes());
             out.extend_from_slice(&virtual_port.to_be_bytes());

@@ -17,6 +17,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::socket::{self, MsgFlags};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
+use super::net;
 use super::ring::{Interest, Watched};
 
 /// See the module. One task at a time polls it.
@@ -60,9 +61,13 @@ impl KernelSocket {
                 return Err(error);
             }
         }
-        if !peer.is_unix() && SockRef::from(&socket).local_addr()?.as_socket() == peer.as_socket() {
+        if net::may_answer_itself(&peer)
+            && SockRef::from(&socket).local_addr()?.as_socket() == peer.as_socket()
+        {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
+        // Nobody has said anything yet: the kernel tells when that changes.
+        socket.watched.drained(Interest::Read);
         Ok(socket)
     }
 

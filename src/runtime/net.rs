@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockAddr;
@@ -30,16 +31,33 @@ pub enum Stream {
     Kernel(KernelSocket),
 }
 
+/// Ports that the kernel gives out by itself (`ip_local_port_range`, ip(7)); all where it does not
+/// say.
+static OWN_PORTS: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let text = text.unwrap_or_default();
+    let mut ports = text.split_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => first..=last,
+        _ => 0..=u16::MAX,
+    }
+});
+
+/// Whether a connection to this address may be one with itself: where nobody listens, a port among
+/// those that the kernel gives out by itself may answer itself (TCP's simultaneous open).
+pub(super) fn may_answer_itself(peer: &SockAddr) -> bool {
+    peer.as_socket().is_some_and(|peer| OWN_PORTS.contains(&peer.port()))
+}
+
 /// Connect over TCP.
 ///
 /// # Errors
-/// What `connect(2)` says, and `ECONNREFUSED` for a connection with itself: where nobody listens, a
-/// port among those that the kernel gives out by itself may answer itself (TCP's simultaneous
-/// open).
+/// What `connect(2)` says, and `ECONNREFUSED` for a connection with itself
+/// ([`may_answer_itself`]).
 pub async fn connect_tcp(peer: SocketAddr) -> io::Result<Stream> {
     // Whoever writes here batches; what is written shall leave now.
     let check = |socket: socket2::SockRef<'_>| {
-        if socket.local_addr()?.as_socket() == Some(peer) {
+        if may_answer_itself(&peer.into()) && socket.local_addr()?.as_socket() == Some(peer) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         socket.set_tcp_nodelay(true)

@@ -44,9 +44,13 @@ fn wait_for(service: &Service, address: &str, state: &str) -> Value {
 
 /// `rustbalance backend ...`: whether it worked, and what it said.
 fn backend(service: &Service, words: &[&str]) -> (bool, String) {
+    rustbalance(service, &[&["backend"], words].concat())
+}
+
+/// `rustbalance ...`: whether it worked, and what it said.
+fn rustbalance(service: &Service, words: &[&str]) -> (bool, String) {
     let socket = state_dir(service).join("admin.sock");
     let output = Command::new(env!("CARGO_BIN_EXE_rustbalance"))
-        .arg("backend")
         .args(words)
         .arg("--socket")
         .arg(socket)
@@ -142,6 +146,18 @@ fn a_real_haproxy_reads_the_circuit_from_both_versions_of_the_header() {
             _ => assert!(seen[3].is_empty() || seen[3] == "-", "{seen:?}"),
         }
     }
+    // By its id the circuit can be closed: the same client comes over another one afterwards.
+    let before = read(81, &first);
+    let close = |id: &str| rustbalance(&service, &["circuit", "close", id]);
+    let (worked, said) = close(&before[0]);
+    assert!(worked && said.ends_with(" is closed\n"), "{said}");
+    wait_until("another circuit", 60, || {
+        let answer = client.fetch(&service.onion, 81, "/", &first).ok()?;
+        (!answer.body.starts_with(before[0].as_bytes())).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    let (worked, said) = close(&before[0]);
+    assert!(!worked && said.contains("there is no open circuit"), "{said}");
     // Its checks say whom they are for, and are answered.
     assert_eq!(wait_for(&service, &address.to_string(), "up")["check"], "ok");
 }

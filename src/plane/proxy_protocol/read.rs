@@ -9,7 +9,7 @@
 //! 42.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ppp::{HeaderResult, v1, v2};
 
@@ -17,8 +17,6 @@ use super::{SIGNATURE, UNIQUE_ID};
 use crate::base::stream::CircuitId;
 use crate::limits;
 
-/// The first four groups of an address that names a circuit.
-const CIRCUITS: [u16; 4] = [0xfc00, 0xdead, 0xbeef, 0x4dad];
 /// Bytes of version 2 before what its length counts.
 const V2_FIXED_BYTES: usize = 16;
 /// The longest line of version 1, with its end (section 2.1).
@@ -95,24 +93,16 @@ pub(crate) fn parse(header: &[u8]) -> Result<Facts, HeaderError> {
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => Ok(match header.addresses {
             v1::Addresses::Unknown => Facts::default(),
-            v1::Addresses::Tcp4(all) => {
-                facts(all.source_address.into(), all.source_port, all.destination_port)
-            }
-            v1::Addresses::Tcp6(all) => {
-                facts(all.source_address.into(), all.source_port, all.destination_port)
-            }
+            v1::Addresses::Tcp4(all) => facts(all.source_address.into(), all.destination_port),
+            v1::Addresses::Tcp6(all) => facts(all.source_address.into(), all.destination_port),
         }),
         HeaderResult::V2(Ok(header)) if header.command == v2::Command::Local => {
             Ok(Facts::default())
         }
         HeaderResult::V2(Ok(header)) => {
             let mut said = match header.addresses {
-                v2::Addresses::IPv4(all) => {
-                    facts(all.source_address.into(), all.source_port, all.destination_port)
-                }
-                v2::Addresses::IPv6(all) => {
-                    facts(all.source_address.into(), all.source_port, all.destination_port)
-                }
+                v2::Addresses::IPv4(all) => facts(all.source_address.into(), all.destination_port),
+                v2::Addresses::IPv6(all) => facts(all.source_address.into(), all.destination_port),
                 v2::Addresses::Unspecified | v2::Addresses::Unix(_) => Facts::default(),
             };
             let ids = header.tlvs().filter_map(Result::ok).filter(|tlv| tlv.kind == UNIQUE_ID);
@@ -127,28 +117,22 @@ pub(crate) fn parse(header: &[u8]) -> Result<Facts, HeaderError> {
 
 /// A circuit's id as another RustBalance writes it: `instance/serial`.
 fn unique_id(value: &[u8]) -> Option<CircuitId> {
-    let (instance, serial) = std::str::from_utf8(value).ok()?.split_once('/')?;
-    Some(CircuitId { instance: instance.parse().ok()?, serial: serial.parse().ok()? })
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// What addresses and ports say. An address that names no circuit is the client's own: streams
-/// with the same one are the same client's.
-fn facts(source: IpAddr, _source_port: u16, destination_port: u16) -> Facts {
-    let circuit = match source {
-        IpAddr::V6(address) if address.segments()[..4] == CIRCUITS => of_circuit(address),
-        address => {
-            let mut hasher = DefaultHasher::new();
-            address.hash(&mut hasher);
-            CircuitId { instance: 0, serial: hasher.finish() as u32 }
-        }
+/// What addresses and ports say; the client's port says nothing. An address that names no circuit
+/// is the client's own: streams with the same one are the same client's.
+fn facts(source: IpAddr, destination_port: u16) -> Facts {
+    let named = match source {
+        IpAddr::V6(address) => CircuitId::of_address(address),
+        IpAddr::V4(_) => None,
     };
-    Facts { circuit: Some(circuit), port: Some(destination_port) }
-}
-
-/// The circuit that an address names.
-fn of_circuit(address: Ipv6Addr) -> CircuitId {
-    let [.., instance, high, low] = address.segments();
-    CircuitId { instance, serial: u32::from(high) << 16 | u32::from(low) }
+    let of_client = || {
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
+        CircuitId { instance: 0, serial: hasher.finish() as u32 }
+    };
+    Facts { circuit: Some(named.unwrap_or_else(of_client)), port: Some(destination_port) }
 }
 
 #[cfg(test)]
