@@ -236,7 +236,8 @@ fn who_brings_no_header_is_reset() {
         for sent in ["GET / HTTP/1.0\r\n\r\n", "PROXY TCP4 nonsense\r\n", "PROX"] {
             let mut client = served.connect();
             client.write_all(sent.as_bytes()).expect("it is open");
-            client.shutdown(Shutdown::Write).expect("it is open");
+            // It may have been reset already.
+            let _ = client.shutdown(Shutdown::Write);
             let kind = client.read(&mut [0; 1]).map(drop).expect_err("it is reset").kind();
             assert_eq!(kind, io::ErrorKind::ConnectionReset, "{sent:?}");
         }
