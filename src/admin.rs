@@ -4,9 +4,10 @@
 //! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
 //! is one line of JSON; `{"error":"..."}` is the answer to what is not understood.
 //! `{"command":"backend"}` with an address and an order takes a backend out or puts it back,
-//! `{"command":"circuit"}` with a circuit's id closes that circuit. With `{"command":"handover"}` a
-//! new process takes over from this one ([`succession`]). Lines, time and connections are bounded.
-//! Runs on the control core; asks its [`StatusSource`] and knows no other area.
+//! `{"command":"circuit"}` with a circuit's id closes that circuit, or says something of it. With
+//! `{"command":"handover"}` a new process takes over from this one ([`succession`]). Lines, time
+//! and connections are bounded. Runs on the control core; asks its [`StatusSource`] and knows no
+//! other area.
 
 #[cfg(feature = "admin")]
 pub mod client;
@@ -20,7 +21,7 @@ pub mod succession;
 pub use self::server::{AdminError, Place, check, serve};
 
 pub use crate::base::stream::CircuitId;
-pub use crate::plane::status::BackendOrder;
+pub use crate::plane::status::{BackendOrder, Verdict};
 
 /// What is wanted of a backend, and of which one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,6 +38,17 @@ pub struct BackendRequest {
     pub order: BackendOrder,
 }
 
+/// What is said of a client's circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerdictRequest {
+    /// Which circuit.
+    pub circuit: CircuitId,
+    /// What.
+    pub verdict: Verdict,
+    /// For how long.
+    pub lifetime: std::time::Duration,
+}
+
 /// Where answers come from.
 pub trait StatusSource: Send + Sync + 'static {
     /// The status of everything.
@@ -50,6 +62,12 @@ pub trait StatusSource: Send + Sync + 'static {
 
     /// Do what is wanted of backends, and say how many were meant: by default, of none.
     fn order_backend(&self, request: &BackendRequest) -> usize {
+        let _ = request;
+        0
+    }
+
+    /// Say something of a client's circuit for so long; to how many services. By default to none.
+    fn set_verdict(&self, request: &VerdictRequest) -> usize {
         let _ = request;
         0
     }

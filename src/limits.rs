@@ -160,6 +160,16 @@ pub const LISTEN_IN_A_ROW_MAX: u32 = 32;
 /// A listener that could not be opened is tried again after this long.
 pub const LISTEN_OPEN_RETRY_MS: u64 = 1000;
 
+/// Circuits of one service of which something is remembered, for limits and verdicts: 100 bytes
+/// each.
+pub const GATES_MAX: usize = 65_536;
+
+/// Longest verdict on a circuit: a day, which no client's circuit outlives.
+pub const VERDICT_SECONDS_MAX: u64 = 24 * 3600;
+
+/// Largest rate and burst for a circuit that can be configured: a terabyte.
+pub const CIRCUIT_RATE_MAX: u64 = 1 << 40;
+
 /// Connections that the kernel accepts ahead for each listener and core, unless configured; more
 /// than `net.core.somaxconn` (4096 by default) have no effect.
 pub const LISTEN_BACKLOG_DEFAULT: u32 = 4096;

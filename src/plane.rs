@@ -31,6 +31,7 @@ mod buffers;
 pub mod config;
 mod forward;
 pub mod front;
+mod gate;
 pub mod handler;
 pub mod handoff;
 pub mod health;
@@ -49,16 +50,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::backend::{Backend, ConnectError, Place, Way};
-use self::config::{BackendAddress, PortConfig, PortTarget};
+use self::config::{BackendAddress, CircuitLimits, PortConfig, PortTarget, Verdict};
 use self::forward::Patience;
 use self::front::{FrontClient, FrontStream};
+use self::gate::{Gates, Pass, Refused};
 use self::handler::Handlers;
 use self::port::{Choice, Port};
 use self::select::Set;
-use self::status::{BackendOrder, BackendStatus};
+use self::status::{BackendOrder, BackendStatus, CircuitsStatus};
 pub use self::stream::StreamOutcome;
 use crate::base::counters::{InstanceCounters, OpenGuard};
-use crate::base::stream::{ClientStream, EndReason, IncomingStream};
+use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::plane::buffers::Buffer;
 use crate::runtime::{self, net, time};
@@ -70,6 +72,8 @@ pub struct Plane {
     ports: RwLock<Arc<[Port]>>,
     /// Backends inside this process.
     handlers: Handlers,
+    /// What circuits may do, and what is said of them.
+    gates: Arc<Gates>,
     /// Tells who checks backends that they are others now, or that the plane is gone.
     changed: watch::Sender<()>,
 }
@@ -82,7 +86,8 @@ impl Plane {
 
     /// A plane for these ports, some of whose backends may be handlers.
     pub fn with_handlers(ports: Vec<PortConfig>, handlers: Handlers) -> Arc<Plane> {
-        let plane = Plane { ports: RwLock::default(), handlers, changed: watch::Sender::default() };
+        let (gates, changed) = (Gates::new(CircuitLimits::default()), watch::Sender::default());
+        let plane = Plane { ports: RwLock::default(), handlers, gates, changed };
         plane.set_ports(ports);
         Arc::new(plane)
     }
@@ -117,6 +122,27 @@ impl Plane {
         let backends = meant.flat_map(|one| &one.members).map(|member| &member.backend);
         let of_address = |one: &&Arc<Backend>| one.address().to_string() == address;
         backends.filter(of_address).map(|one| one.set_order(order)).count()
+    }
+
+    /// These limits hold for every client circuit from its next stream on.
+    pub fn set_circuit_limits(&self, limits: CircuitLimits) {
+        self.gates.set_limits(limits);
+    }
+
+    /// Say something of a client's circuit for so long: it holds from its next stream on. `false`
+    /// when as many circuits as may be are remembered already.
+    pub fn set_verdict(&self, circuit: CircuitId, verdict: Verdict, lifetime: Duration) -> bool {
+        self.gates.set_verdict(circuit, verdict, lifetime)
+    }
+
+    /// Whether a circuit that is banned closes, and not its next streams alone.
+    pub fn closes_circuits(&self) -> bool {
+        self.gates.closes_circuits()
+    }
+
+    /// What limits and verdicts have led to.
+    pub fn circuits(&self) -> CircuitsStatus {
+        self.gates.status()
     }
 
     /// The ports as they are now.
@@ -164,7 +190,15 @@ impl Plane {
                 let _open = counters.open_stream();
                 hello::serve(client, counters, instance).await
             }
-            Some(_) => self.serve_by_backend::<J, _>(ports, incoming, counters).await,
+            Some(port) => {
+                let circuit = incoming.circuit_id();
+                match self.gates.enter(circuit, port.has_lane(Verdict::Banned)) {
+                    Ok(pass) => {
+                        self.serve_by_backend::<J, _>(ports, incoming, counters, pass).await
+                    }
+                    Err(refused) => over_limit(incoming, refused, counters).await,
+                }
+            }
         }
     }
 
@@ -174,6 +208,7 @@ impl Plane {
         mut ports: Arc<[Port]>,
         incoming: I,
         counters: &Arc<InstanceCounters>,
+        pass: Pass,
     ) -> StreamOutcome {
         let (circuit, virtual_port) = (incoming.circuit_id(), incoming.virtual_port());
         let until = time::now() + Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
@@ -184,7 +219,8 @@ impl Plane {
                 return refuse(incoming, EndReason::ConnectRefused, counters).await;
             };
             let left = until.saturating_duration_since(time::now());
-            match port.choose(circuit, &tried) {
+            let lane = self.gates.verdict(circuit);
+            match port.choose(circuit, lane, &tried) {
                 Choice::Take(index, place) if !left.is_zero() => {
                     waiting = None;
                     let timeout = port.config.connect_timeout.min(left);
@@ -198,7 +234,8 @@ impl Plane {
                                 return StreamOutcome::ClientGone;
                             };
                             let held = Held { _place: place, _open: counters.open_stream() };
-                            let bytes = (preface, Arc::clone(counters), patience);
+                            let meter = Meter { counters: Arc::clone(counters), pass };
+                            let bytes = (preface, meter, patience);
                             return J::join(client, connection, bytes, held).await;
                         }
                         Err(error) => {
@@ -243,8 +280,30 @@ struct Held {
     _open: OpenGuard,
 }
 
+/// Where the bytes of a stream are counted.
+struct Meter {
+    /// Those of its instance or listener.
+    counters: Arc<InstanceCounters>,
+    /// Its circuit.
+    pass: Pass,
+}
+
+impl Meter {
+    /// Bytes came from the client.
+    fn add_in(&self, bytes: usize) -> Result<(), Refused> {
+        self.counters.add_bytes_in(bytes);
+        self.pass.note(bytes)
+    }
+
+    /// Bytes went to the client.
+    fn add_out(&self, bytes: usize) -> Result<(), Refused> {
+        self.counters.add_bytes_out(bytes);
+        self.pass.note(bytes)
+    }
+}
+
 /// What goes before a client's bytes, where they are counted, and how long there may be none.
-type Bytes = (Option<Buffer>, Arc<InstanceCounters>, Patience);
+type Bytes = (Option<Buffer>, Meter, Patience);
 
 /// How a client that was accepted is joined with its backend.
 trait Join<C: ClientStream>: Send + 'static {
@@ -269,11 +328,11 @@ impl<C: ClientStream> Join<C> for Relayed {
     async fn join(
         client: C,
         connection: net::Stream,
-        (preface, counters, patience): Bytes,
+        (preface, meter, patience): Bytes,
         held: Held,
     ) -> StreamOutcome {
         let _held = held;
-        stream::relay(client, connection, preface, &counters, patience).await
+        stream::relay(client, connection, preface, meter, patience).await
     }
 }
 
@@ -287,21 +346,21 @@ impl Join<FrontClient> for Forwarded {
     async fn join(
         client: FrontClient,
         connection: net::Stream,
-        (preface, counters, patience): Bytes,
+        (preface, meter, patience): Bytes,
         held: Held,
     ) -> StreamOutcome {
         let backend = match connection {
             net::Stream::Kernel(backend) => backend,
             other => {
                 let _held = held;
-                return stream::relay(client, other, preface, &counters, patience).await;
+                return stream::relay(client, other, preface, meter, patience).await;
             }
         };
         let (client, live) = client.into_parts();
         runtime::spawn(async move {
             let _held = (held, live);
             // What became of the stream is in the counters.
-            let _ = forward::forward(client, backend, preface, &counters, patience).await;
+            let _ = forward::forward(client, backend, preface, meter, patience).await;
         });
         StreamOutcome::Forwarded
     }
@@ -314,6 +373,20 @@ fn reason_of(error: &ConnectError) -> EndReason {
         ConnectError::Exhausted(_) => EndReason::ResourceLimit,
         ConnectError::Refused(_) => EndReason::ConnectRefused,
     }
+}
+
+/// A circuit has gone over a limit, or is banned.
+async fn over_limit(
+    incoming: impl IncomingStream,
+    refused: Refused,
+    counters: &InstanceCounters,
+) -> StreamOutcome {
+    if !refused.close {
+        return refuse(incoming, EndReason::ResourceLimit, counters).await;
+    }
+    counters.note_stream_refused();
+    incoming.close_circuit();
+    StreamOutcome::Refused(EndReason::ResourceLimit)
 }
 
 /// End a stream that was not accepted.

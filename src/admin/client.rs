@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::status::ProcessStatus;
-use super::{BackendRequest, CircuitId};
+use super::{BackendRequest, CircuitId, VerdictRequest};
 use crate::limits;
 
 /// Why there is no answer.
@@ -111,6 +111,20 @@ pub fn order_backend(path: &Path, request: &BackendRequest) -> Result<u64, AskEr
 /// [`AskError`]; [`AskError::Refused`] when it is not open.
 pub fn close_circuit(path: &Path, circuit: CircuitId) -> Result<(), AskError> {
     let command = serde_json::json!({ "command": "circuit", "close": circuit.to_string() });
+    send(path, &command, Duration::from_secs(limits::ADMIN_SECONDS_MAX)).map(drop)
+}
+
+/// Say something of a client's circuit, in whole seconds.
+///
+/// # Errors
+/// [`AskError`]; [`AskError::Refused`] when too much is remembered already.
+pub fn set_verdict(path: &Path, request: &VerdictRequest) -> Result<(), AskError> {
+    let command = serde_json::json!({
+        "command": "circuit",
+        "circuit": request.circuit.to_string(),
+        "verdict": request.verdict,
+        "seconds": request.lifetime.as_secs(),
+    });
     send(path, &command, Duration::from_secs(limits::ADMIN_SECONDS_MAX)).map(drop)
 }
 

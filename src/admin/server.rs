@@ -11,7 +11,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{BackendRequest, CircuitId, StatusSource, succession};
+use super::{BackendRequest, CircuitId, StatusSource, Verdict, VerdictRequest, succession};
+use crate::base::stream::NoCircuitId;
 use crate::limits;
 use crate::runtime;
 
@@ -53,10 +54,20 @@ enum Request {
     Descriptor,
     /// Take backends out, or put them back.
     Backend(BackendRequest),
-    /// Close a client's circuit.
+    /// Close a client's circuit, or say something of it.
     Circuit {
-        /// Its id.
-        close: String,
+        /// The id of one that shall close.
+        #[serde(default)]
+        close: Option<String>,
+        /// The id of one of which something is said.
+        #[serde(default)]
+        circuit: Option<String>,
+        /// What.
+        #[serde(default)]
+        verdict: Verdict,
+        /// For how long.
+        #[serde(default)]
+        seconds: u64,
     },
     /// Make room for a new process.
     Handover,
@@ -202,6 +213,24 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
+/// Say something of a circuit.
+fn said(
+    source: &dyn StatusSource,
+    circuit: CircuitId,
+    verdict: Verdict,
+    seconds: u64,
+) -> serde_json::Result<Vec<u8>> {
+    if seconds > limits::VERDICT_SECONDS_MAX {
+        let most = limits::VERDICT_SECONDS_MAX;
+        return error_text(&format!("{seconds} seconds are too long: at most {most}"));
+    }
+    let lifetime = Duration::from_secs(seconds);
+    match source.set_verdict(&VerdictRequest { circuit, verdict, lifetime }) {
+        0 => error_text("as many circuits as may be are remembered already"),
+        _ => serde_json::to_vec(&serde_json::json!({ "said": true })),
+    }
+}
+
 /// Answer one request, or hand over to a new process.
 async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
@@ -216,13 +245,19 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
                 0 => error_text(&format!("there is no such backend as {}", request.address))?,
                 changed => serde_json::to_vec(&serde_json::json!({ "changed": changed }))?,
             },
-            Ok(Request::Circuit { close }) => match close.parse::<CircuitId>() {
+            Ok(Request::Circuit { close: Some(close), .. }) => match close.parse::<CircuitId>() {
                 Ok(circuit) if source.close_circuit(circuit) => {
                     serde_json::to_vec(&serde_json::json!({ "closed": true }))?
                 }
                 Ok(_) => error_text(&format!("there is no open circuit {close}"))?,
                 Err(error) => error_text(&error.to_string())?,
             },
+            Ok(Request::Circuit { circuit, verdict, seconds, .. }) => {
+                match circuit.unwrap_or_default().parse() {
+                    Ok(circuit) => said(source, circuit, verdict, seconds)?,
+                    Err(error) => error_text(&NoCircuitId::to_string(&error))?,
+                }
+            }
             Ok(Request::Handover) => match source.succession() {
                 Some(succession) => return Ok(Some(succession)),
                 None => error_text("nothing can be handed over here")?,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::onion::status::ServiceState;
-use crate::plane::status::{BackendStatus, ListenStatus};
+use crate::plane::status::{BackendStatus, CircuitsStatus, ListenStatus};
 use crate::tor::status::LinkStatus;
 
 /// The whole process.
@@ -70,6 +70,9 @@ pub struct ServiceStatus {
     pub descriptors: Vec<DescriptorStatus>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+    /// What limits and verdicts have led to.
+    #[serde(default)]
+    pub circuits: CircuitsStatus,
 }
 
 /// The state of an instance.

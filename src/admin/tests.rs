@@ -11,7 +11,9 @@ use super::client::{self, AskError};
 use super::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
-use super::{AdminError, BackendRequest, CircuitId, Place, StatusSource, serve};
+use super::{
+    AdminError, BackendRequest, CircuitId, Place, StatusSource, Verdict, VerdictRequest, serve,
+};
 use crate::limits;
 use crate::onion::status::ServiceState;
 use crate::plane::status::{BackendOrder, BackendState, BackendStatus};
@@ -28,6 +30,11 @@ impl StatusSource for Sample {
     fn order_backend(&self, request: &BackendRequest) -> usize {
         let known = request.address == "127.0.0.1:8080" && request.port.is_none_or(|it| it == 80);
         usize::from(known && request.order == BackendOrder::Drain)
+    }
+
+    fn set_verdict(&self, request: &VerdictRequest) -> usize {
+        let ten_minutes = request.lifetime == Duration::from_secs(600);
+        usize::from(request.verdict == Verdict::Banned && ten_minutes)
     }
 
     fn close_circuit(&self, circuit: CircuitId) -> bool {
@@ -90,6 +97,7 @@ fn sample() -> ProcessStatus {
             published_at: "2026-01-01T00:00:00Z".to_owned(),
         }],
         backends: vec![backend()],
+        circuits: crate::plane::status::CircuitsStatus::default(),
     };
     let link = LinkStatus {
         stack: 0,
@@ -176,7 +184,7 @@ fn a_backend_is_taken_out_and_one_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_circuit_is_closed_by_its_id_and_one_that_is_not_open_is_named() {
+fn a_circuit_is_closed_or_banned_by_its_id_and_one_that_is_not_open_is_named() {
     let (_directory, path) = place();
     while_served(&path, |path| {
         let close = |serial| client::close_circuit(&path, CircuitId { instance: 1, serial });
@@ -187,6 +195,16 @@ fn a_circuit_is_closed_by_its_id_and_one_that_is_not_open_is_named() {
             if text == "there is no open circuit 1/667"),
             "{refused}"
         );
+        let circuit = CircuitId { instance: 1, serial: 1 };
+        let say = |verdict, seconds| {
+            let lifetime = Duration::from_secs(seconds);
+            client::set_verdict(&path, &VerdictRequest { circuit, verdict, lifetime })
+        };
+        say(Verdict::Banned, 600).expect("there is room");
+        let refused = say(Verdict::Preferred, 600).expect_err("there is none").to_string();
+        assert!(refused.contains("remembered already"), "{refused}");
+        let refused = say(Verdict::Banned, 1_000_000).expect_err("too long").to_string();
+        assert!(refused.contains("at most 86400"), "{refused}");
     });
 }
 

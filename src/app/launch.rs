@@ -274,7 +274,12 @@ pub(super) fn services(
                 key
             }
         };
-        Ok(ServiceOptions { settings: settings(service), ports: service.ports.clone(), master })
+        Ok(ServiceOptions {
+            settings: settings(service),
+            ports: service.ports.clone(),
+            circuit_limits: service.circuit_limits.clone(),
+            master,
+        })
     };
     config.services.iter().zip(keys).map(&mut one).collect()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::onion::ServiceSettings;
-use crate::plane::config::{ListenConfig, PortConfig};
+use crate::plane::config::{CircuitLimits, ListenConfig, PortConfig};
 use crate::plane::handler::Handlers;
 use crate::runtime::Io;
 use crate::runtime::pinning::Plan;
@@ -18,6 +18,8 @@ pub struct ServiceOptions {
     pub settings: ServiceSettings,
     /// Virtual ports and what is behind them.
     pub ports: Vec<PortConfig>,
+    /// What a client's circuit may do.
+    pub circuit_limits: CircuitLimits,
     /// The service's identity.
     pub master: MasterKey,
 }

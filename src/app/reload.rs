@@ -152,7 +152,8 @@ impl Shared {
                 all.iter().filter(|one| one.onion == onion).cloned().collect();
             kept.push(onion);
             // Streams that circuits of an older form still begin go where the new one's go.
-            ports.extend(forms.iter().map(|form| (Arc::clone(form), options.ports.clone())));
+            let served = (options.ports.clone(), options.circuit_limits.clone());
+            ports.extend(forms.iter().map(|form| (Arc::clone(form), served.clone())));
             let same = |form: &&Arc<ServiceShared>| form.service.settings == options.settings;
             match forms.last() {
                 Some(newest) if same(&newest) => {}
@@ -167,8 +168,9 @@ impl Shared {
             }
         }
         // From here on nothing fails.
-        for (form, ports) in ports {
+        for (form, (ports, circuit_limits)) in ports {
             form.plane.set_ports(ports);
+            form.plane.set_circuit_limits(circuit_limits);
         }
         for gone in all.iter().filter(|one| !kept.contains(&one.onion)) {
             if gone.order() == Order::Serve {
@@ -194,6 +196,7 @@ mod tests {
     use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::plane::config::CircuitLimits;
     use crate::plane::handler::Handlers;
     use crate::runtime::{CoreGroup, Io};
     use crate::tor::GuardPlan;
@@ -210,7 +213,8 @@ mod tests {
             intro_dos: None,
             streams_per_circuit_max: 8,
         };
-        ServiceOptions { settings, ports: Vec::new(), master }
+        let circuit_limits = CircuitLimits::default();
+        ServiceOptions { settings, ports: Vec::new(), circuit_limits, master }
     }
 
     /// A process that serves `a` and `b`.

@@ -67,13 +67,15 @@ impl ServiceShared {
         state_dir: &Path,
         replaces: Vec<Arc<ServiceShared>>,
     ) -> Result<Arc<ServiceShared>, RevisionError> {
-        let ServiceOptions { settings, ports, master } = options;
+        let ServiceOptions { settings, ports, circuit_limits, master } = options;
         let file = format!("revisions-{}.json", settings.name);
         let revisions = Revisions::load(&state_dir.join(file))?;
         let onion = master.onion_address().to_string();
+        let plane = Plane::with_handlers(ports, common.handlers.clone());
+        plane.set_circuit_limits(circuit_limits);
         Ok(Arc::new(ServiceShared {
             service: Service::new(settings, common.instances, Arc::clone(&common.overload)),
-            plane: Plane::with_handlers(ports, common.handlers.clone()),
+            plane,
             onion,
             publisher: watch::channel(PublisherStatus::default()).0,
             order: watch::channel(Order::Serve).0,
@@ -205,6 +207,7 @@ mod tests {
 
     use super::{Common, Order, Roster, ServiceOptions, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::plane::config::CircuitLimits;
     use crate::plane::handler::Handlers;
     use crate::vault::MasterKey;
 
@@ -219,7 +222,12 @@ mod tests {
             intro_dos: None,
             streams_per_circuit_max: 8,
         };
-        let options = ServiceOptions { settings, ports: Vec::new(), master };
+        let options = ServiceOptions {
+            settings,
+            ports: Vec::new(),
+            circuit_limits: CircuitLimits::default(),
+            master,
+        };
         let common =
             Common { instances: 1, overload: Arc::default(), handlers: Handlers::default() };
         ServiceShared::new(options, &common, directory, Vec::new()).expect("no counters yet")

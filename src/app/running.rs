@@ -12,7 +12,7 @@ use super::control_core::Shared;
 use crate::admin::status::ProcessStatus;
 use crate::base::stream::CircuitId;
 use crate::config::Config;
-use crate::plane::config::PortConfig;
+use crate::plane::config::{PortConfig, Verdict};
 use crate::runtime;
 
 /// How far a start is, or an ending.
@@ -90,6 +90,12 @@ impl Running {
         }
         services.iter().for_each(|one| one.plane.set_ports(ports.clone()));
         Ok(())
+    }
+
+    /// Say something of a client's circuit for so long: which backends its streams get from now on,
+    /// or that they are refused. `false` when as many circuits as may be are remembered already.
+    pub fn set_verdict(&self, circuit: CircuitId, verdict: Verdict, lifetime: Duration) -> bool {
+        self.shared.set_verdict(circuit, verdict, lifetime) > 0
     }
 
     /// Close a client's circuit, with the streams in it; `false` when it is not open. Its id is

@@ -1,6 +1,7 @@
 //! Puts the status document together from what each area tells.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::control_core::Shared;
 use super::roster::ServiceShared;
@@ -13,6 +14,7 @@ use crate::admin::status::{
 use crate::base::stream::CircuitId;
 use crate::onion::service::Seat;
 use crate::onion::status::ServiceState;
+use crate::plane::config::Verdict;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
 use crate::tor::status::LinkStatus;
@@ -58,6 +60,25 @@ impl Shared {
     /// Close a client's circuit; whether it was open.
     pub(super) fn close_circuit(&self, circuit: CircuitId) -> bool {
         self.roster.all().iter().any(|one| one.service.close_circuit(circuit))
+    }
+
+    /// Say something of a client's circuit for so long, to every service; to how many. A circuit
+    /// that is banned from a service that closes circuits is closed.
+    pub(super) fn set_verdict(
+        &self,
+        circuit: CircuitId,
+        verdict: Verdict,
+        lifetime: Duration,
+    ) -> usize {
+        let all = self.roster.all();
+        let told = |one: &&Arc<ServiceShared>| one.plane.set_verdict(circuit, verdict, lifetime);
+        let told = all.iter().filter(told).count();
+        for one in &all {
+            if verdict == Verdict::Banned && one.plane.closes_circuits() {
+                one.service.close_circuit(circuit);
+            }
+        }
+        told
     }
 
     /// The links to relays. Relays are numbered in the order in which their links opened.
@@ -119,6 +140,7 @@ impl Shared {
                 .collect(),
             descriptors: publisher.descriptors.iter().map(descriptor).collect(),
             backends: shared.plane.status(),
+            circuits: shared.plane.circuits(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::admin::StatusSource;
 use crate::admin::status::ProcessStatus;
 use crate::admin::succession::Succession;
 pub(super) use crate::admin::succession::{Heir, Predecessor};
-use crate::admin::{BackendRequest, CircuitId};
+use crate::admin::{BackendRequest, CircuitId, VerdictRequest};
 use crate::limits;
 use crate::plane::front::Occupied;
 
@@ -58,6 +58,10 @@ impl StatusSource for Desk {
 
     fn order_backend(&self, request: &BackendRequest) -> usize {
         self.shared.order_backend(request)
+    }
+
+    fn set_verdict(&self, request: &VerdictRequest) -> usize {
+        self.shared.set_verdict(request.circuit, request.verdict, request.lifetime)
     }
 
     fn close_circuit(&self, circuit: CircuitId) -> bool {

@@ -103,6 +103,15 @@ pub trait ClientStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     {
         let _ = reason;
     }
+
+    /// Close the circuit that it came over, with all its streams. Where that is not ours to close,
+    /// the stream alone is aborted.
+    fn close_circuit(self)
+    where
+        Self: Sized,
+    {
+        self.abort(EndReason::ResourceLimit);
+    }
 }
 
 /// A stream that a client has begun, and that waits for an answer. Dropping it refuses it.
@@ -128,6 +137,14 @@ pub trait IncomingStream: Send + 'static {
     /// # Errors
     /// When the circuit has closed.
     async fn reject(self, reason: EndReason) -> io::Result<()>;
+
+    /// Say no, and close the circuit, with all its streams. Where that is not ours to close, the
+    /// stream alone is dropped.
+    fn close_circuit(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 #[cfg(test)]

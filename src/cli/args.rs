@@ -11,6 +11,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::base::stream::CircuitId;
 use crate::config::address::parse_backend_argument;
 use crate::config::{Config, ConfigError, Overrides};
+use crate::limits;
 use crate::limits::INSTANCES_MAX;
 use crate::plane::config::BackendAddress;
 use crate::runtime::IoChoice;
@@ -83,7 +84,7 @@ pub enum Command {
     Descriptor(DescriptorArgs),
     /// Show the backends, take one out, put it back
     Backend(BackendArgs),
-    /// Close a client's circuit
+    /// Ban a client's circuit, prefer it, close it
     Circuit(CircuitArgs),
 }
 
@@ -325,6 +326,7 @@ pub struct BackendOrderArgs {
 /// Arguments of `circuit`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
+        rustbalance circuit ban 1/666 --for 600\n  \
         rustbalance circuit close 1/666\n  \
         rustbalance circuit close fc00:dead:beef:4dad:0:1:0:29a\n\n\
         The id is what a backend hears of a client (proxy_protocol, in its configuration). \
@@ -336,9 +338,44 @@ pub struct CircuitArgs {
     pub command: CircuitCommand,
 }
 
+/// Which circuit is meant, and for how long.
+#[derive(Debug, Args)]
+pub struct VerdictArgs {
+    /// INSTANCE/NUMBER, or the circuit's address in a PROXY header
+    #[arg(value_name = "ID")]
+    pub circuit: CircuitId,
+
+    /// For how long
+    #[arg(
+        long = "for",
+        value_name = "SECONDS",
+        default_value_t = 3600,
+        value_parser = clap::value_parser!(u64).range(1..=limits::VERDICT_SECONDS_MAX)
+    )]
+    pub seconds: u64,
+
+    /// Which running service is meant.
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// What to do with circuits.
 #[derive(Debug, Subcommand)]
 pub enum CircuitCommand {
+    /// Give it the backends of the lane `banned`, or refuse its streams where there are none
+    Ban(VerdictArgs),
+    /// Give it the backends of the lane `preferred`
+    Prefer(VerdictArgs),
+    /// Take back what was said of it
+    Forget {
+        /// INSTANCE/NUMBER, or the circuit's address in a PROXY header
+        #[arg(value_name = "ID")]
+        circuit: CircuitId,
+
+        /// Which running service is meant.
+        #[command(flatten)]
+        target: Target,
+    },
     /// Close it, with all its streams
     Close {
         /// INSTANCE/NUMBER, or the circuit's address in a PROXY header

@@ -12,7 +12,7 @@ use crate::limits::{
     INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
 };
 use crate::onion::config::IntroDos;
-use crate::plane::config::{BackendAddress, ListenConfig, PortConfig, PortTarget};
+use crate::plane::config::{BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget};
 
 mod check;
 mod listen;
@@ -71,6 +71,8 @@ pub struct Service {
     pub intro_dos: Option<IntroDos>,
     /// Streams that one client circuit may have open.
     pub streams_per_circuit_max: u32,
+    /// What else it may do.
+    pub circuit_limits: CircuitLimits,
     /// At least one; their ranges do not overlap.
     pub ports: Vec<PortConfig>,
 }
@@ -278,6 +280,7 @@ impl Config {
             intro_points_max: INTRO_POINTS_DEFAULT,
             intro_dos: None,
             streams_per_circuit_max: STREAMS_PER_CIRCUIT_DEFAULT,
+            circuit_limits: CircuitLimits::default(),
             ports: vec![port],
         };
         Config {

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
 use crate::plane::config::{
-    BackendConfig, CheckConfig, CheckRequest, ListenConfig, PortConfig, PortTarget, ProxyProtocol,
+    BackendConfig, CheckConfig, CheckRequest, CircuitLimits, ListenConfig, OverLimit, PortConfig,
+    PortTarget, ProxyProtocol, Rate, Verdict,
 };
 
 /// Print a configuration.
@@ -64,7 +65,26 @@ fn write_service(config: &Config, service: &Service, out: &mut String) -> std::f
         None => writeln!(out, "# dos_rate_per_second is not set: the relays' default holds")?,
     }
     writeln!(out, "streams_per_circuit_max = {}", service.streams_per_circuit_max)?;
+    write_limits(&service.circuit_limits, out)?;
     service.ports.iter().try_for_each(|port| write_port(port, out))
+}
+
+/// What a circuit may do a second.
+fn write_limits(limits: &CircuitLimits, out: &mut String) -> std::fmt::Result {
+    for (what, rate) in [("streams", &limits.streams), ("bytes", &limits.bytes)] {
+        match rate {
+            Some(Rate { per_second, burst }) => {
+                writeln!(out, "{what}_per_circuit_per_second = {per_second}")?;
+                writeln!(out, "{what}_per_circuit_burst = {burst}")?;
+            }
+            None => writeln!(out, "# {what}_per_circuit_per_second is not set: no limit")?,
+        }
+    }
+    let over = match limits.over {
+        OverLimit::End => "end",
+        OverLimit::Close => "close",
+    };
+    writeln!(out, "over_limit = {}", quoted(over))
 }
 
 /// `[[service.port]]`
@@ -79,9 +99,14 @@ fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
         PortTarget::Backends(backends) => {
             writeln!(out, "balance = {}", quoted(port.balance.name()))?;
             writeln!(out, "backends = [")?;
-            for BackendConfig { address, weight, backup, connections_max } in backends {
+            for BackendConfig { address, weight, backup, connections_max, lane } in backends {
                 let address = quoted(&address.to_string());
                 write!(out, "    {{ address = {address}, weight = {weight}, backup = {backup}")?;
+                match lane {
+                    Verdict::Normal => {}
+                    Verdict::Preferred => write!(out, ", lane = \"preferred\"")?,
+                    Verdict::Banned => write!(out, ", lane = \"banned\"")?,
+                }
                 match connections_max {
                     Some(most) => writeln!(out, ", connections_max = {most} }},")?,
                     None => writeln!(out, " }},")?,

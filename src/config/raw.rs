@@ -50,6 +50,16 @@ pub(super) struct RawService {
     pub dos_burst: Option<At<i64>>,
     /// `streams_per_circuit_max`
     pub streams_per_circuit_max: Option<At<i64>>,
+    /// `streams_per_circuit_per_second`
+    pub streams_per_circuit_per_second: Option<At<i64>>,
+    /// `streams_per_circuit_burst`
+    pub streams_per_circuit_burst: Option<At<i64>>,
+    /// `bytes_per_circuit_per_second`
+    pub bytes_per_circuit_per_second: Option<At<i64>>,
+    /// `bytes_per_circuit_burst`
+    pub bytes_per_circuit_burst: Option<At<i64>>,
+    /// `over_limit`
+    pub over_limit: Option<At<String>>,
     /// `[[service.port]]`
     pub ports: Vec<RawPort>,
     /// `[[service.remote]]`: the place of each, and its `address`.
@@ -119,6 +129,8 @@ pub(super) struct RawBackend {
     pub backup: Option<At<bool>>,
     /// `connections_max`
     pub connections_max: Option<At<i64>>,
+    /// `lane`
+    pub lane: Option<At<String>>,
 }
 
 /// `[turbo]`
@@ -243,6 +255,11 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         dos_rate_per_second: table.integer("dos_rate_per_second", d),
         dos_burst: table.integer("dos_burst", d),
         streams_per_circuit_max: table.integer("streams_per_circuit_max", d),
+        streams_per_circuit_per_second: table.integer("streams_per_circuit_per_second", d),
+        streams_per_circuit_burst: table.integer("streams_per_circuit_burst", d),
+        bytes_per_circuit_per_second: table.integer("bytes_per_circuit_per_second", d),
+        bytes_per_circuit_burst: table.integer("bytes_per_circuit_burst", d),
+        over_limit: table.text("over_limit", d),
         ports: ports.iter().map(|table| read_port(table, d)).collect(),
         remotes: remotes.iter().map(|table| (place(table), table.text("address", d))).collect(),
     }
@@ -296,6 +313,7 @@ fn read_backend<'i>(backend: TextOrTable<'_, 'i>, d: &mut Document<'i>) -> RawBa
             weight: None,
             backup: None,
             connections_max: None,
+            lane: None,
         },
         TextOrTable::Table(table) => RawBackend {
             place: place(&table),
@@ -303,6 +321,7 @@ fn read_backend<'i>(backend: TextOrTable<'_, 'i>, d: &mut Document<'i>) -> RawBa
             weight: table.integer("weight", d),
             backup: table.boolean("backup", d),
             connections_max: table.integer("connections_max", d),
+            lane: table.text("lane", d),
         },
     }
 }

@@ -37,6 +37,11 @@ pub(super) const SERVICE: Table = Table {
         "dos_rate_per_second",
         "dos_burst",
         "streams_per_circuit_max",
+        "streams_per_circuit_per_second",
+        "streams_per_circuit_burst",
+        "bytes_per_circuit_per_second",
+        "bytes_per_circuit_burst",
+        "over_limit",
         "port",
         "remote",
     ],
@@ -68,8 +73,10 @@ pub(super) const CHECK: Table = Table {
 };
 
 /// A backend in its long form.
-pub(super) const BACKEND: Table =
-    Table { heading: "backends", keys: &["address", "weight", "backup", "connections_max"] };
+pub(super) const BACKEND: Table = Table {
+    heading: "backends",
+    keys: &["address", "weight", "backup", "connections_max", "lane"],
+};
 
 /// A remote instance.
 pub(super) const REMOTE: Table = Table { heading: "[[service.remote]]", keys: &["address"] };

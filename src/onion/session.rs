@@ -211,12 +211,16 @@ impl IncomingStream for SessionStream {
     async fn accept(self) -> io::Result<OpenStream> {
         let data = self.wire.accept_data(Connected::new_empty()).await;
         let data = data.map_err(io::Error::other)?;
-        Ok(OpenStream { data, _tunnel: self.tunnel })
+        Ok(OpenStream { data, tunnel: self.tunnel })
     }
 
     async fn reject(self, reason: EndReason) -> io::Result<()> {
         let end = End::new_with_reason(wire_reason(reason));
         self.wire.reject(end).await.map_err(io::Error::other)
+    }
+
+    fn close_circuit(self) {
+        self.tunnel.terminate();
     }
 }
 
@@ -225,10 +229,14 @@ pub struct OpenStream {
     /// tor-proto's end of it.
     data: DataStream,
     /// Keeps the circuit open.
-    _tunnel: Arc<ServiceOnionServiceDataTunnel>,
+    tunnel: Arc<ServiceOnionServiceDataTunnel>,
 }
 
-impl ClientStream for OpenStream {}
+impl ClientStream for OpenStream {
+    fn close_circuit(self) {
+        self.tunnel.terminate();
+    }
+}
 
 impl AsyncRead for OpenStream {
     fn poll_read(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::status::Verdict;
 use crate::limits;
 
 /// Where a backend listens.
@@ -39,11 +40,19 @@ pub struct BackendConfig {
     pub backup: bool,
     /// Connections at a time, those that are being made included; `None`: no limit.
     pub connections_max: Option<u32>,
+    /// Whose streams it gets: those of circuits of which this was said.
+    pub lane: Verdict,
 }
 
 impl From<BackendAddress> for BackendConfig {
     fn from(address: BackendAddress) -> BackendConfig {
-        BackendConfig { address, weight: 1, backup: false, connections_max: None }
+        BackendConfig {
+            address,
+            weight: 1,
+            backup: false,
+            connections_max: None,
+            lane: Verdict::Normal,
+        }
     }
 }
 
@@ -194,4 +203,43 @@ pub struct ListenConfig {
     pub proxy_protocol: bool,
     /// Connections that the kernel accepts ahead, for each core.
     pub backlog: u32,
+}
+
+/// So much a second, and so much at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run, at least 1.
+    pub per_second: u64,
+    /// At once, after a while without any; at least 1.
+    pub burst: u64,
+}
+
+/// What follows when a circuit goes over a limit, or is banned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverLimit {
+    /// The stream ends.
+    #[default]
+    End,
+    /// The circuit closes, with all its streams.
+    Close,
+}
+
+/// What one client circuit may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CircuitLimits {
+    /// Streams at a time.
+    pub streams_max: Option<u32>,
+    /// New streams.
+    pub streams: Option<Rate>,
+    /// Bytes, both ways together.
+    pub bytes: Option<Rate>,
+    /// What follows.
+    pub over: OverLimit,
+}
+
+impl CircuitLimits {
+    /// Whether there is no limit.
+    pub fn is_none(&self) -> bool {
+        self.streams_max.is_none() && self.streams.is_none() && self.bytes.is_none()
+    }
 }

@@ -15,14 +15,13 @@
 //! it had sent before has gone out, and what the other one had not taken yet is lost.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::Meter;
 use super::buffers::Buffer;
 use super::pipes::LentPipe;
 use super::stream::StreamOutcome;
-use crate::base::counters::InstanceCounters;
 use crate::limits;
 use crate::runtime::kernel_socket::KernelSocket;
 use crate::runtime::{self, Sleep, time};
@@ -181,7 +180,7 @@ impl Direction {
 }
 
 /// Both directions of one stream.
-struct Forward<'a> {
+struct Forward {
     /// The client.
     client: KernelSocket,
     /// The backend.
@@ -190,8 +189,8 @@ struct Forward<'a> {
     inward: Direction,
     /// To the client.
     outward: Direction,
-    /// What is counted.
-    counters: &'a InstanceCounters,
+    /// Where bytes are counted.
+    meter: Meter,
     /// How long it may be without bytes.
     patience: Patience,
     /// When bytes were moved last; known only where it matters.
@@ -205,7 +204,7 @@ pub(super) async fn forward(
     client: KernelSocket,
     backend: KernelSocket,
     preface: Option<Buffer>,
-    counters: &Arc<InstanceCounters>,
+    meter: Meter,
     patience: Patience,
 ) -> StreamOutcome {
     let last = time::now();
@@ -214,7 +213,7 @@ pub(super) async fn forward(
         backend,
         inward: Direction::new(preface),
         outward: Direction::new(None),
-        counters,
+        meter,
         patience,
         last,
         timer: patience.idle.map(|idle| runtime::sleep_until(last + idle)),
@@ -222,7 +221,7 @@ pub(super) async fn forward(
     std::future::poll_fn(|cx| forward.poll(cx)).await
 }
 
-impl Forward<'_> {
+impl Forward {
     /// Make what progress can be made; ready when the stream is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<StreamOutcome> {
         let (mut from_client, mut to_client) = (0, 0);
@@ -231,11 +230,17 @@ impl Forward<'_> {
         // A backend that has answered and gone is heard to its end.
         let last = self.inward.phase == Phase::Closed;
         let outward = self.outward.poll(cx, &self.backend, &self.client, &mut to_client, last);
-        if from_client > 0 {
-            self.counters.add_bytes_in(from_client);
-        }
-        if to_client > 0 {
-            self.counters.add_bytes_out(to_client);
+        let within = match (from_client, to_client) {
+            (0, 0) => Ok(()),
+            (from_client, 0) => self.meter.add_in(from_client),
+            (0, to_client) => self.meter.add_out(to_client),
+            (from_client, to_client) => {
+                self.meter.add_in(from_client).and(self.meter.add_out(to_client))
+            }
+        };
+        if within.is_err() {
+            // The circuit is not ours to close.
+            return Poll::Ready(StreamOutcome::OverLimit);
         }
         match (inward, outward) {
             (Poll::Ready(Err(Side::Source)), _) | (_, Poll::Ready(Err(Side::Sink))) => {

@@ -392,6 +392,11 @@ impl IncomingStream for FrontStream {
         reset(&self.client.socket);
         Ok(())
     }
+
+    fn close_circuit(self) {
+        // The circuit is the daemon's.
+        reset(&self.client.socket);
+    }
 }
 
 /// A client at a listener.

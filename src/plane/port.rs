@@ -8,13 +8,15 @@
 //! 3. backends that refused lately: better to try than to refuse a client unheard
 //! 4. backup backends that refused lately
 //!
+//! All of them are of the lane of the stream's circuit, see [`super::gate`].
+//!
 //! A backend that health checks call down, or that the operator has taken out, is in none of them.
 //! Where all of a group have as many connections as they may, the stream waits.
 
 use std::sync::Arc;
 
 use super::backend::{Backend, Place};
-use super::config::{PortConfig, PortTarget};
+use super::config::{PortConfig, PortTarget, Verdict};
 use super::forward::Patience;
 use super::proxy_protocol;
 use super::queue::Queue;
@@ -33,6 +35,8 @@ pub(super) struct Member {
     backup: bool,
     /// See [`BackendConfig::connections_max`].
     connections_max: Option<u32>,
+    /// See [`BackendConfig::lane`].
+    lane: Verdict,
 }
 
 /// One virtual port, or a range of them with the same backends.
@@ -73,6 +77,7 @@ impl Port {
             backend: backend(&one.address),
             backup: one.backup,
             connections_max: one.connections_max,
+            lane: one.lane,
         };
         let members: Vec<Member> = backends.iter().map(member).collect();
         if config.check.is_none() {
@@ -87,11 +92,22 @@ impl Port {
         (self.config.virtual_first..=self.config.virtual_last).contains(&virtual_port)
     }
 
-    /// A backend for a stream of this circuit that has `tried` some already.
-    pub(super) fn choose(&self, circuit: CircuitId, tried: &Set) -> Choice {
+    /// Whether there is a backend for circuits of which this is said.
+    pub(super) fn has_lane(&self, lane: Verdict) -> bool {
+        self.members.iter().any(|member| member.lane == lane)
+    }
+
+    /// A backend for a stream of this circuit, of which this is said, that has `tried` some
+    /// already.
+    pub(super) fn choose(&self, circuit: CircuitId, said: Verdict, tried: &Set) -> Choice {
+        let lane = match said {
+            Verdict::Preferred if !self.has_lane(Verdict::Preferred) => Verdict::Normal,
+            said => said,
+        };
         let fit = Set::of(self.members.len(), |index| {
             let backend = &self.members[index].backend;
             !tried.has(index)
+                && self.members[index].lane == lane
                 && backend.order() == BackendOrder::Ready
                 && !backend.is_checked_down()
         });

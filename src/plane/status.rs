@@ -28,6 +28,36 @@ pub enum BackendOrder {
     Maintenance,
 }
 
+/// What is said of a client's circuit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing.
+    #[default]
+    Normal,
+    /// It gets the backends for those who are preferred, where there are some.
+    Preferred,
+    /// It gets the backends for those who are banned, where there are some, or is refused.
+    Banned,
+}
+
+/// What limits and verdicts have led to, for all circuits of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitsStatus {
+    /// Circuits that are preferred now.
+    pub preferred: u64,
+    /// Circuits that are banned now.
+    pub banned: u64,
+    /// Streams that were refused because their circuit had as many as it may.
+    pub refused_streams_total: u64,
+    /// Streams that were refused because their circuit began too many a second.
+    pub refused_rate_total: u64,
+    /// Streams that were refused because their circuit is banned.
+    pub refused_banned_total: u64,
+    /// Streams that were ended because their circuit carried too many bytes a second.
+    pub ended_bytes_total: u64,
+}
+
 /// One backend of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendStatus {

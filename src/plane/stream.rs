@@ -27,15 +27,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead as TokioRead, AsyncWrite as TokioWrite, ReadBuf};
 
+use super::Meter;
 use super::buffers::Buffer;
 use super::forward::Patience;
-use crate::base::counters::InstanceCounters;
+use super::gate::Refused;
 use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
 use crate::runtime::{self, Sleep, net, time};
@@ -53,6 +53,8 @@ pub enum StreamOutcome {
     BackendDied,
     /// There were no bytes for longer than there may be none.
     Idle,
+    /// Its circuit has carried more bytes a second than it may.
+    OverLimit,
     /// It is open, and goes on by itself.
     Forwarded,
 }
@@ -63,6 +65,14 @@ enum Failure {
     Client,
     /// The backend's.
     Backend,
+    /// None: the circuit has gone over a limit.
+    Limit(Refused),
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        Failure::Limit(refused)
+    }
 }
 
 /// Where a direction stands.
@@ -109,15 +119,15 @@ impl Direction {
 }
 
 /// Both directions of one stream.
-struct Relay<'a, C, R, W> {
+struct Relay<C, R, W> {
     /// The client.
     client: C,
     /// What the backend sends.
     backend_read: R,
     /// What the backend gets.
     backend_write: W,
-    /// What is counted.
-    counters: &'a InstanceCounters,
+    /// Where bytes are counted.
+    meter: Meter,
     /// From the client.
     inward: Direction,
     /// To the client.
@@ -139,11 +149,11 @@ pub(super) async fn relay(
     client: impl ClientStream,
     connection: net::Stream,
     preface: Option<Buffer>,
-    counters: &Arc<InstanceCounters>,
+    meter: Meter,
     patience: Patience,
 ) -> StreamOutcome {
     let (read, write) = connection.into_split();
-    run(client, (read, write), preface, counters, patience).await
+    run(client, (read, write), preface, meter, patience).await
 }
 
 /// See [`relay`].
@@ -151,7 +161,7 @@ pub(super) async fn run<C, R, W>(
     client: C,
     (backend_read, backend_write): (R, W),
     preface: Option<Buffer>,
-    counters: &InstanceCounters,
+    meter: Meter,
     patience: Patience,
 ) -> StreamOutcome
 where
@@ -163,7 +173,7 @@ where
         client,
         backend_read,
         backend_write,
-        counters,
+        meter,
         inward: Direction { held: preface, ..Direction::new() },
         outward: Direction::new(),
         unflushed: false,
@@ -179,10 +189,17 @@ where
             relay.client.abort(EndReason::ConnReset);
             StreamOutcome::BackendDied
         }
+        Err(Failure::Limit(Refused { close })) => {
+            match close {
+                true => relay.client.close_circuit(),
+                false => relay.client.abort(EndReason::ResourceLimit),
+            }
+            StreamOutcome::OverLimit
+        }
     }
 }
 
-impl<C, R, W> Relay<'_, C, R, W>
+impl<C, R, W> Relay<C, R, W>
 where
     C: ClientStream,
     R: TokioRead + Unpin,
@@ -259,7 +276,7 @@ where
         match ready!(Pin::new(&mut self.client).poll_read(cx, buffer.room())) {
             Ok(0) => self.inward.phase = Phase::Closing,
             Ok(length) => {
-                self.counters.add_bytes_in(length);
+                self.meter.add_in(length)?;
                 self.note_alive();
                 if !self.inward.deaf {
                     self.inward.held = Some(buffer.filled(length));
@@ -328,7 +345,7 @@ where
         match ready!(Pin::new(&mut self.client).poll_write(cx, held.waiting())) {
             Ok(0) | Err(_) => self.client_takes_no_more()?,
             Ok(written) => {
-                self.counters.add_bytes_out(written);
+                self.meter.add_out(written)?;
                 self.note_alive();
                 self.outward.wrote(written);
                 self.unflushed = true;

@@ -2,6 +2,7 @@
 
 mod backends;
 mod checks;
+mod circuits;
 mod front;
 mod handler;
 mod relay;

@@ -146,6 +146,16 @@ fn a_real_haproxy_reads_the_circuit_from_both_versions_of_the_header() {
             _ => assert!(seen[3].is_empty() || seen[3] == "-", "{seen:?}"),
         }
     }
+    // By its id the circuit can be banned, and forgiven.
+    let before = read(81, &second);
+    let (worked, said) = rustbalance(&service, &["circuit", "ban", &before[0], "--for", "600"]);
+    assert!(worked && said.ends_with(" is banned for 600 s\n"), "{said}");
+    let refused = client.fetch(&service.onion, 81, "/", &second);
+    assert!(refused.is_err(), "{refused:?}");
+    let circuits = service.service_status()["circuits"].clone();
+    assert_eq!((&circuits["banned"], &circuits["refused_banned_total"]), (&1.into(), &1.into()));
+    assert!(rustbalance(&service, &["circuit", "forget", &before[0]]).0);
+    assert_eq!(read(81, &second)[0], before[0], "the circuit has stayed");
     // By its id the circuit can be closed: the same client comes over another one afterwards.
     let before = read(81, &first);
     let close = |id: &str| rustbalance(&service, &["circuit", "close", id]);

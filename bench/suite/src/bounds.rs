@@ -55,9 +55,9 @@ fn to_c_tor(samples: &[Sample], suite: &str, case: &str, kind: &Kind, figure: &s
 
 /// Ratio of the medians of our listener and of the best HAProxy.
 fn to_haproxy(samples: &[Sample], case: &str, figure: &str) -> Option<f64> {
-    let of = |subject: &str| summary(samples, plane::NAME, case, &[subject], figure);
-    let theirs = plane::HAPROXIES.iter().filter_map(|name| of(name)).map(|one| one.median);
-    Some(of(plane::OURS)?.median / theirs.reduce(f64::min)?)
+    let of = |subjects: &[&str]| summary(samples, plane::NAME, case, subjects, figure);
+    let theirs = plane::HAPROXIES.iter().filter_map(|names| of(names)).map(|one| one.median);
+    Some(of(&[plane::OURS])?.median / theirs.reduce(f64::min)?)
 }
 
 /// What stands between a listener and a backend.

@@ -16,6 +16,7 @@ use crate::limits::{
 };
 use crate::plane::config::{
     BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
+    Verdict,
 };
 
 /// `virtual`: first and last port.
@@ -115,8 +116,16 @@ fn check_backends(
         let reason = "every backend is a backup";
         checker.problems.push(list.problem(reason, "remove backup = true from one of them"));
     }
+    if complete && backends.iter().all(|backend| backend.lane != Verdict::Normal) {
+        let reason = "no backend is for clients of whom nothing is said";
+        checker.problems.push(list.problem(reason, "remove lane from one of them"));
+    }
     complete.then_some(backends)
 }
+
+/// Whose streams a backend gets.
+const LANES: [(&str, Verdict); 3] =
+    [("normal", Verdict::Normal), ("preferred", Verdict::Preferred), ("banned", Verdict::Banned)];
 
 /// One backend.
 fn check_backend(raw: &RawBackend, checker: &mut Checker<'_>) -> Option<BackendConfig> {
@@ -143,6 +152,7 @@ fn check_backend(raw: &RawBackend, checker: &mut Checker<'_>) -> Option<BackendC
         backup: raw.backup.as_ref().is_some_and(|typed| typed.value),
         connections_max: connections_max
             .map(|typed| checker.number(Some(typed), 1..=BACKEND_CONNECTIONS_MAX, 1)),
+        lane: check_choice(raw.lane.as_ref(), &LANES, checker).unwrap_or_default(),
     })
 }
 
@@ -211,7 +221,7 @@ pub(super) fn check_port(
 }
 
 /// One of several words; `None` where none was typed, or a wrong one.
-fn check_choice<T: Copy>(
+pub(super) fn check_choice<T: Copy>(
     typed: Option<&At<String>>,
     choices: &[(&str, T)],
     checker: &mut Checker<'_>,

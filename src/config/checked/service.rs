@@ -1,16 +1,17 @@
 //! From what was typed to what it means: `[[service]]`.
 
 use super::check::Checker;
+use super::port::check_choice;
 use super::{SERVICE_NAME_DEFAULT, Service, port};
 use crate::config::raw::RawService;
 use crate::config::reader::At;
 use crate::limits::{
-    INTRO_DOS_BURST_DEFAULT, INTRO_DOS_MAX, INTRO_POINTS_DEFAULT, INTRO_POINTS_MAX,
-    INTRO_POINTS_PER_INSTANCE_DEFAULT, PORTS_PER_SERVICE_MAX, SERVICE_NAME_CHARS_MAX,
-    STREAMS_PER_CIRCUIT_DEFAULT, STREAMS_PER_CIRCUIT_MAX,
+    CIRCUIT_RATE_MAX, INTRO_DOS_BURST_DEFAULT, INTRO_DOS_MAX, INTRO_POINTS_DEFAULT,
+    INTRO_POINTS_MAX, INTRO_POINTS_PER_INSTANCE_DEFAULT, PORTS_PER_SERVICE_MAX,
+    SERVICE_NAME_CHARS_MAX, STREAMS_PER_CIRCUIT_DEFAULT, STREAMS_PER_CIRCUIT_MAX,
 };
 use crate::onion::config::IntroDos;
-use crate::plane::config::PortConfig;
+use crate::plane::config::{CircuitLimits, OverLimit, PortConfig, Rate};
 
 /// Check one `[[service]]`; `None` where a problem left nothing to go on with.
 pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Option<Service> {
@@ -28,6 +29,21 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         1..=STREAMS_PER_CIRCUIT_MAX,
         STREAMS_PER_CIRCUIT_DEFAULT,
     );
+    let circuit_limits = CircuitLimits {
+        // By default the circuit's own limit, which holds for those of instances alone, is enough.
+        streams_max: raw.streams_per_circuit_max.as_ref().map(|_| streams_per_circuit_max),
+        streams: check_rate(
+            raw.streams_per_circuit_per_second.as_ref(),
+            raw.streams_per_circuit_burst.as_ref(),
+            checker,
+        ),
+        bytes: check_rate(
+            raw.bytes_per_circuit_per_second.as_ref(),
+            raw.bytes_per_circuit_burst.as_ref(),
+            checker,
+        ),
+        over: check_choice(raw.over_limit.as_ref(), &OVER_LIMIT, checker).unwrap_or_default(),
+    };
     let (each, all) = (intro_points_per_instance, intro_points_max);
     if each > all {
         let typed = raw.intro_points_per_instance.as_ref().or(raw.intro_points_max.as_ref());
@@ -45,8 +61,31 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         intro_points_max,
         intro_dos,
         streams_per_circuit_max,
+        circuit_limits,
         ports,
     })
+}
+
+/// What follows when a circuit goes over a limit.
+const OVER_LIMIT: [(&str, OverLimit); 2] = [("end", OverLimit::End), ("close", OverLimit::Close)];
+
+/// So much a second; ten seconds' worth at once, unless something else is typed.
+fn check_rate(
+    per_second: Option<&At<i64>>,
+    burst: Option<&At<i64>>,
+    checker: &mut Checker<'_>,
+) -> Option<Rate> {
+    let Some(typed) = per_second else {
+        if let Some(burst) = burst {
+            let reason = "a burst does nothing without a rate";
+            let fix = "write the key that ends with per_second as well, or remove this one";
+            checker.problems.push(burst.problem(reason, fix));
+        }
+        return None;
+    };
+    let per_second = checker.number(Some(typed), 1..=CIRCUIT_RATE_MAX, 1);
+    let burst = checker.number(burst, 1..=CIRCUIT_RATE_MAX, per_second.saturating_mul(10));
+    Some(Rate { per_second, burst })
 }
 
 /// A name is part of file names in the state directory, so it is kept simple.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{MINIMAL, good, problem};
 use crate::config::explain::explain;
 use crate::plane::config::{
-    BackendAddress, BackendConfig, Balance, CheckConfig, CheckRequest, ListenConfig, PortConfig,
-    PortTarget, ProxyProtocol,
+    BackendAddress, BackendConfig, Balance, CheckConfig, CheckRequest, ListenConfig, OverLimit,
+    PortConfig, PortTarget, ProxyProtocol, Rate, Verdict,
 };
 
 /// The one port of a minimal configuration with these lines below it.
@@ -56,6 +56,44 @@ fn backends_have_weights_limits_and_stand_ins() {
     let all = MINIMAL.replace("\"127.0.0.1:80\"", "{ address = \"127.0.0.1:80\", backup = true }");
     let sentence = problem(&all, 4, "service[0].port[0].backends");
     assert!(sentence.contains("every backend is a backup"), "{sentence}");
+}
+
+#[test]
+fn circuits_have_limits_and_verdicts_have_backends() {
+    let service = |lines: &str| {
+        let text = MINIMAL.replace("[[service]]\n", &format!("[[service]]\n{lines}\n"));
+        text.replace(
+            "[\"127.0.0.1:80\"]",
+            "[\"127.0.0.1:80\", { address = \"127.0.0.1:81\", lane = \"banned\" }]",
+        )
+    };
+    assert!(good(MINIMAL).services[0].circuit_limits.is_none());
+    let lines = "streams_per_circuit_per_second = 5\nbytes_per_circuit_per_second = 1000\n\
+                 bytes_per_circuit_burst = 1500\nover_limit = \"close\"";
+    let config = good(&service(lines));
+    let limits = &config.services[0].circuit_limits;
+    assert_eq!(limits.streams, Some(Rate { per_second: 5, burst: 50 }));
+    assert_eq!(limits.bytes, Some(Rate { per_second: 1000, burst: 1500 }));
+    assert_eq!((limits.streams_max, limits.over), (None, OverLimit::Close));
+    let PortTarget::Backends(backends) = &config.services[0].ports[0].target else {
+        panic!("backends")
+    };
+    assert_eq!([backends[0].lane, backends[1].lane], [Verdict::Normal, Verdict::Banned]);
+    let again = good(&explain(&config));
+    assert_eq!(again.services[0].circuit_limits.bytes, limits.bytes);
+    assert_eq!(again.services[0].ports[0], config.services[0].ports[0]);
+
+    for (wrong, key) in [
+        ("streams_per_circuit_per_second = 0", "streams_per_circuit_per_second"),
+        ("bytes_per_circuit_burst = 10", "bytes_per_circuit_burst"),
+        ("over_limit = \"kill\"", "over_limit"),
+    ] {
+        problem(&service(wrong), 2, &format!("service[0].{key}"));
+    }
+    let nobody = "{ address = \"127.0.0.1:80\", lane = \"preferred\" }";
+    let nobody = MINIMAL.replace("\"127.0.0.1:80\"", nobody);
+    let sentence = problem(&nobody, 4, "service[0].port[0].backends");
+    assert!(sentence.contains("nothing is said"), "{sentence}");
 }
 
 #[test]

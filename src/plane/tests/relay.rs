@@ -14,8 +14,14 @@ use crate::base::stream::EndReason;
 use crate::limits;
 use crate::plane::config::BackendAddress;
 use crate::plane::forward::Patience;
+use crate::plane::gate::Pass;
 use crate::plane::stream::run;
-use crate::plane::{Plane, StreamOutcome};
+use crate::plane::{Meter, Plane, StreamOutcome};
+
+/// A meter without limits.
+fn meter(counters: &Arc<InstanceCounters>) -> Meter {
+    Meter { counters: Arc::clone(counters), pass: Pass::free() }
+}
 
 /// So many milliseconds once one side has ended.
 fn patience(milliseconds: u64) -> Patience {
@@ -149,9 +155,9 @@ async fn after_a_tor_client_has_ended_what_the_backend_sends_is_read_and_dropped
 async fn a_backend_that_does_not_close_after_the_client_is_left() {
     let (client_near, mut client) = begin_open();
     let (backend_near, mut backend) = tokio::io::duplex(64);
-    let counters = InstanceCounters::default();
+    let counters = Arc::new(InstanceCounters::default());
     let (read, write) = tokio::io::split(backend_near);
-    let relay = run(client_near, (read, write), None, &counters, patience(50));
+    let relay = run(client_near, (read, write), None, meter(&counters), patience(50));
     let other = async {
         client.shutdown().await.expect("it is open");
         // The backend hears of the end, and does nothing.
@@ -230,9 +236,10 @@ async fn a_backend_that_answers_early_and_reads_no_more_delivers_its_whole_answe
 async fn bytes_are_flushed_before_a_break_is_told() {
     let (client_near, mut client) = begin_open();
     let backend_read = AnswerThenReset(b"an early answer");
-    let counters = InstanceCounters::default();
+    let counters = Arc::new(InstanceCounters::default());
     let near = Batching::new(client_near);
-    let relay = run(near, (backend_read, tokio::io::sink()), None, &counters, patience(60_000));
+    let relay =
+        run(near, (backend_read, tokio::io::sink()), None, meter(&counters), patience(60_000));
     assert_eq!(soon(relay).await, StreamOutcome::BackendDied);
     let mut answer = Vec::new();
     soon(client.read_to_end(&mut answer)).await.expect("what was flushed");
@@ -249,8 +256,9 @@ async fn the_writer_is_flushed_when_the_backend_pauses_and_not_after_each_read()
     let length = limits::RELAY_BUFFER_BYTES * 8 + 5;
     send_noise(&mut backend, 5, length).await;
     let (read, write) = tokio::io::split(backend_near);
-    let counters = InstanceCounters::default();
-    let mut relay = std::pin::pin!(run(near, (read, write), None, &counters, patience(60_000)));
+    let counters = Arc::new(InstanceCounters::default());
+    let mut relay =
+        std::pin::pin!(run(near, (read, write), None, meter(&counters), patience(60_000)));
     tokio::select! {
         _ = &mut relay => panic!("the backend has not closed"),
         () = soon(expect_noise(&mut client, 5, length)) => {}
