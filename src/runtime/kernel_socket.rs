@@ -66,8 +66,11 @@ impl KernelSocket {
         {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        // Nobody has said anything yet: the kernel tells when that changes.
-        socket.watched.drained(Interest::Read);
+        if !waits {
+            // Nobody has said anything yet, most likely: the kernel tells. Once it watches, it has
+            // told perhaps.
+            socket.watched.drained(Interest::Read);
+        }
         Ok(socket)
     }
 
