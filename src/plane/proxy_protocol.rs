@@ -8,6 +8,8 @@
 //!
 //! Formats: HAProxy's `doc/proxy-protocol.txt`, sections 2.1 and 2.2.
 
+#[cfg(test)]
+mod fuzz;
 pub(super) mod read;
 
 use std::io::Write as _;
