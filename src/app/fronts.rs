@@ -69,6 +69,10 @@ impl Shared {
         let weak = Arc::downgrade(self);
         let find: Arc<FindPlane> = Arc::new(move |service: &str| {
             let shared = weak.upgrade()?;
+            // Memory is short: whoever comes is refused, as at introduction points.
+            if shared.common.overload.refuses() {
+                return None;
+            }
             let served = shared.roster.served();
             let one = served.iter().find(|one| one.name() == service)?;
             Some(Arc::clone(&one.plane))

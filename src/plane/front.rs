@@ -43,7 +43,8 @@ use crate::plane::config::{BackendAddress, ListenConfig};
 use crate::runtime::kernel_socket::KernelSocket;
 use crate::runtime::{self, ring};
 
-/// Where a listener finds the plane of its service, which changes with a reload.
+/// Where a listener finds the plane of its service, which changes with a reload; nowhere when a new
+/// client has to be refused.
 pub type FindPlane = dyn Fn(&str) -> Option<Arc<Plane>> + Send + Sync;
 
 /// One `[[listen]]`, for all cores.
@@ -67,6 +68,27 @@ pub struct Front {
     next_serial: AtomicU32,
     /// Set when no more connections shall be taken.
     ended: watch::Sender<bool>,
+    /// Device and inode of the socket's file, where it is one.
+    file: Option<(u64, u64)>,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let BackendAddress::Unix(path) = &self.config.address
+            && self.file.is_some()
+            && identity(path) == self.file
+        {
+            // Another process's, which has replaced it, stays.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Device and inode of what is there.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 impl std::fmt::Debug for Front {
@@ -112,6 +134,10 @@ impl Front {
         };
         let address = config.address.to_string();
         let place = place.map_err(|source| FrontError { address, source })?;
+        let file = match &config.address {
+            BackendAddress::Unix(path) => identity(path),
+            _ => None,
+        };
         Ok(Arc::new(Front {
             config,
             instance: limits::LISTEN_INSTANCE_FIRST.saturating_add(number),
@@ -122,6 +148,7 @@ impl Front {
             headers_refused_total: AtomicU64::new(0),
             next_serial: AtomicU32::new(1),
             ended: watch::channel(false).0,
+            file,
         }))
     }
 
@@ -185,11 +212,11 @@ impl Front {
         ended: &watch::Sender<bool>,
     ) {
         let mut ended = ended.subscribe();
-        let mut in_a_row = 0;
+        let (mut in_a_row, mut failing) = (0_u32, false);
         loop {
             // A burst comes as one: those that have come are served before more are taken, and what
             // is needed to begin with one is needed for so many at a time.
-            in_a_row += 1;
+            in_a_row = in_a_row.wrapping_add(1);
             if in_a_row % limits::LISTEN_IN_A_ROW_MAX == 0 {
                 tokio::task::yield_now().await;
             }
@@ -200,13 +227,16 @@ impl Front {
             };
             match accepted {
                 Ok(fd) => {
+                    failing = false;
                     self.accepted_total.fetch_add(1, Ordering::Relaxed);
                     self.place(fd, handoff, core);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) => {
                     // No descriptor is left, say: the kernel keeps who comes meanwhile.
-                    tracing::warn!(core, "cannot accept at {}: {error}", self.config.address);
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(core, "cannot accept at {}: {error}", self.config.address);
+                    }
                     runtime::sleep(Duration::from_millis(limits::LISTEN_RETRY_MS)).await;
                 }
             }
@@ -253,7 +283,10 @@ impl Front {
                 }
             }
         };
-        let Some(plane) = (self.find)(&self.config.service) else { return reset(&socket) };
+        let Some(plane) = (self.find)(&self.config.service) else {
+            self.counters.note_stream_refused();
+            return reset(&socket);
+        };
         let serial = || self.next_serial.fetch_add(1, Ordering::Relaxed);
         let named = facts.circuit.unwrap_or_else(|| CircuitId { instance: 0, serial: serial() });
         let instance = if named.instance == 0 { self.instance } else { named.instance };

@@ -284,7 +284,8 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
     for io in engines() {
         let port = port_80(vec![backend(echo)]);
         let (nowhere, listen) = (([127, 0, 0, 1], 1).into(), BackendAddress::Unix(path.clone()));
-        // From the second time on the file of the one before is there.
+        // A file that nobody listens on.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("the path is free"));
         let served = Served::at(io, port, false, (2, 2), listen, nowhere);
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -299,6 +300,8 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
         let mut said = String::new();
         client.read_to_string(&mut said).expect("it ends in good order");
         assert_eq!(said, "over a file");
+        drop(served);
+        assert!(!path.exists(), "it goes with its listener");
     }
 }
 
