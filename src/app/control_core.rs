@@ -324,9 +324,10 @@ impl ControlCore {
         self.shared.bootstrap.send_replace(Some("about to take over".to_owned()));
         let heir = take_over(predecessor, &self.shared, &self.state_dir).await?;
         self.owner.send_replace(true);
-        self.shared
-            .set_listens(&self.listens, Occupied::Replace)
-            .map_err(|error| error.to_string())?;
+        if let Err(error) = self.shared.set_listens(&self.listens, Occupied::Replace) {
+            // Clients over Tor are served all the same.
+            tracing::error!("there are no listeners: {error}");
+        }
         Ok(Some(heir))
     }
 
@@ -390,7 +391,10 @@ impl ControlCore {
 
     /// See [`Self::drain_streams`].
     async fn clients_leave(&self, deadline: Instant) {
-        let busy = || self.shared.roster.all().iter().any(|one| one.service.is_busy());
+        let busy = || {
+            let services = self.shared.roster.all();
+            services.iter().any(|one| one.service.is_busy()) || self.shared.fronts.handoff.is_busy()
+        };
         let sent = || -> u64 {
             let links = self.shared.group.links();
             links.iter().map(|link| link.bytes_out.load(Ordering::Relaxed)).sum()

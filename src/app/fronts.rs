@@ -77,15 +77,22 @@ impl Shared {
             let one = served.iter().find(|one| one.name() == service)?;
             Some(Arc::clone(&one.plane))
         });
-        let one = |(number, config): (u16, &ListenConfig)| {
+        // Two that are there at the same time never have the same number.
+        let mut next = before.iter().map(|front| front.number() + 1).max().unwrap_or(0);
+        let one = |config: &ListenConfig| {
             // One whose socket file another process has replaced has to come again.
             let kept = before.iter().find(|front| front.config() == config);
-            match kept.filter(|_| occupied == Occupied::Refuse) {
-                Some(front) => Ok(Arc::clone(front)),
-                None => Front::open(config.clone(), number, occupied, Arc::clone(&find)),
+            if let Some(front) = kept.filter(|_| occupied == Occupied::Refuse) {
+                return Ok(Arc::clone(front));
             }
+            // Our own, with other settings, makes room.
+            let ours = before.iter().any(|front| front.config().address == config.address);
+            let occupied = if ours { Occupied::Replace } else { occupied };
+            let number = next;
+            next = next.wrapping_add(1);
+            Front::open(config.clone(), number, occupied, Arc::clone(&find))
         };
-        let now: Vec<Arc<Front>> = (0..).zip(wanted).map(one).collect::<Result<_, _>>()?;
+        let now: Vec<Arc<Front>> = wanted.iter().map(one).collect::<Result<_, _>>()?;
         let gone = |front: &&Arc<Front>| !now.iter().any(|other| Arc::ptr_eq(other, front));
         let changed = before.len() != now.len() || before.iter().any(|front| gone(&front));
         before.iter().filter(gone).for_each(|front| front.end());

@@ -97,6 +97,10 @@ impl Running {
         let mut changes = self.set_services(wanted).map_err(|error| failed(&error))?;
         // After the services, to which listeners lead; an address that is taken is said, and the
         // services have changed all the same.
+        let _one_at_a_time = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *self.shared.order.borrow() != Order::Serve {
+            return Err(failed(&ChangeError::Ending));
+        }
         changes.listeners = self
             .shared
             .set_listens(&config.listens, Occupied::Refuse)

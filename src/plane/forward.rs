@@ -12,11 +12,14 @@
 //!
 //! **Ends.** Each direction ends by itself (`shutdown(SHUT_WR)` is passed on). Once one has, the
 //! other one may be without bytes for `half_close` at most. A side that breaks off ends both: what
-//! it had sent before has gone out, and what the other one had not taken yet is lost.
+//! the other one had not taken yet is lost, and a client is reset, so that half an answer does not
+//! look like a whole one.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use super::Meter;
 use super::buffers::Buffer;
@@ -100,7 +103,13 @@ impl Direction {
                 && lent.holds > 0
             {
                 match ready!(sink.poll_splice_out(cx, pipe, lent.holds)) {
-                    Ok(sent) => lent.holds = lent.holds.saturating_sub(sent),
+                    Ok(sent) => {
+                        lent.holds = lent.holds.saturating_sub(sent);
+                        if lent.holds == 0 && self.full < limits::SPLICE_AFTER_FULL_BUFFERS {
+                            // It has become little: others may have much.
+                            self.pipe = None;
+                        }
+                    }
                     Err(_) => return Poll::Ready(Err(Side::Sink)),
                 }
                 continue;
@@ -195,6 +204,8 @@ struct Forward {
     patience: Patience,
     /// When bytes were moved last; known only where it matters.
     last: Instant,
+    /// Whether one side has ended.
+    half: bool,
     /// Set where it may not be without bytes for ever.
     timer: Option<Sleep>,
 }
@@ -216,9 +227,15 @@ pub(super) async fn forward(
         meter,
         patience,
         last,
+        half: false,
         timer: patience.idle.map(|idle| runtime::sleep_until(last + idle)),
     };
-    std::future::poll_fn(|cx| forward.poll(cx)).await
+    let outcome = std::future::poll_fn(|cx| forward.poll(cx)).await;
+    if matches!(outcome, StreamOutcome::BackendDied | StreamOutcome::OverLimit) {
+        // Half an answer shall not look like a whole one. A unix socket has no reset.
+        let _ = SockRef::from(&forward.client).set_linger(Some(Duration::ZERO));
+    }
+    outcome
 }
 
 impl Forward {
@@ -270,8 +287,9 @@ impl Forward {
         if moved {
             self.last = time::now();
         }
-        if half && self.timer.is_none() {
-            self.last = time::now();
+        if half && !self.half {
+            // The other patience begins here.
+            (self.half, self.last, self.timer) = (true, time::now(), None);
         }
         let timer = self.timer.get_or_insert_with(|| runtime::sleep_until(self.last + longest));
         // It is not moved with each byte: when it is due it is seen how long there were none.

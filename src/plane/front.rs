@@ -51,6 +51,8 @@ pub type FindPlane = dyn Fn(&str) -> Option<Arc<Plane>> + Send + Sync;
 pub struct Front {
     /// What was configured.
     config: ListenConfig,
+    /// Its number among listeners.
+    number: u16,
     /// Its number among instances, for the ids of circuits.
     instance: u16,
     /// Keeps the address: for TCP a socket that is bound and does not listen, for a unix socket the
@@ -74,13 +76,7 @@ pub struct Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        if let BackendAddress::Unix(path) = &self.config.address
-            && self.file.is_some()
-            && identity(path) == self.file
-        {
-            // Another process's, which has replaced it, stays.
-            let _ = std::fs::remove_file(path);
-        }
+        self.remove_file();
     }
 }
 
@@ -140,6 +136,7 @@ impl Front {
         };
         Ok(Arc::new(Front {
             config,
+            number,
             instance: limits::LISTEN_INSTANCE_FIRST.saturating_add(number),
             place,
             find,
@@ -152,6 +149,11 @@ impl Front {
         }))
     }
 
+    /// Its number among listeners.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
     /// What was configured.
     pub fn config(&self) -> &ListenConfig {
         &self.config
@@ -160,6 +162,21 @@ impl Front {
     /// Take no more connections. Those that the kernel has accepted are served, and open ones.
     pub fn end(&self) {
         self.ended.send_replace(true);
+        if self.file.is_some() {
+            self.remove_file();
+            // Who still knows it is refused, and does not wait for somebody to accept.
+            let _ = self.place.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Take the socket's file away; another process's, which has replaced it, stays.
+    fn remove_file(&self) {
+        if let BackendAddress::Unix(path) = &self.config.address
+            && self.file.is_some()
+            && identity(path) == self.file
+        {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     /// Take connections on the calling data core, until [`Front::end`].
@@ -289,7 +306,8 @@ impl Front {
         };
         let serial = || self.next_serial.fetch_add(1, Ordering::Relaxed);
         let named = facts.circuit.unwrap_or_else(|| CircuitId { instance: 0, serial: serial() });
-        let instance = if named.instance == 0 { self.instance } else { named.instance };
+        // Whatever the header calls it: circuits of two listeners, or of an instance, are two.
+        let instance = self.instance;
         let circuit = CircuitId { instance, serial: named.serial };
         let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
         let client = FrontClient { socket, live };

@@ -110,8 +110,9 @@ impl Shard {
             return Some(Arc::clone(gate));
         }
         if self.gates.len() >= self.sweep_at {
-            self.gates.retain(|_, gate| !gate.is_idle(now));
-            self.sweep_at = (2 * self.gates.len()).max(SWEEP_MIN);
+            // Whoever has just taken one is about to note something in it.
+            self.gates.retain(|_, gate| !gate.is_idle(now) || Arc::strong_count(gate) > 1);
+            self.sweep_at = (2 * self.gates.len()).clamp(SWEEP_MIN, limits::GATES_MAX / SHARDS);
         }
         if self.gates.len() >= limits::GATES_MAX / SHARDS {
             return None;
@@ -336,7 +337,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::{Bucket, Gates, Refused, SHARDS};
+    use super::{Bucket, Gates, Refused};
     use crate::base::stream::CircuitId;
     use crate::limits;
     use crate::plane::config::{CircuitLimits, OverLimit, Rate};
@@ -432,7 +433,13 @@ mod tests {
         let said = said.count();
         assert!(said <= limits::GATES_MAX && said > limits::GATES_MAX * 9 / 10, "{said}");
         assert_eq!(known(&gates), said);
-        assert_eq!(gates.shards.len(), SHARDS);
+        // Once they are over there is room again.
+        (0..more).for_each(|at| {
+            gates.set_verdict(circuit(at), Verdict::Banned, Duration::ZERO);
+        });
+        let again = (more..2 * more)
+            .filter(|at| gates.set_verdict(circuit(*at), Verdict::Banned, Duration::ZERO));
+        assert_eq!(u32::try_from(again.count()), Ok(more));
         assert_eq!(Arc::strong_count(&gates), 1);
     }
 }

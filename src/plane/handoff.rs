@@ -101,6 +101,11 @@ impl Handoff {
         self.lanes[core].live.load(Ordering::Relaxed)
     }
 
+    /// Whether any core serves a stream.
+    pub fn is_busy(&self) -> bool {
+        (0..self.lanes.len()).any(|core| self.live(core) > 0)
+    }
+
     /// Serve what this core is given, for as long as the future is polled.
     pub async fn run(self: Arc<Handoff>, core: usize) {
         loop {

@@ -540,6 +540,13 @@ pub(super) fn current_office() -> Option<Arc<Office>> {
     RING.try_with(|ring| ring.try_borrow().ok()?.as_ref().map(Ring::office)).ok().flatten()
 }
 
+/// Whether the calling thread's ring does its operations by itself.
+fn is_readiness() -> bool {
+    RING.with_borrow(|ring| {
+        ring.as_ref().is_some_and(|ring| matches!(ring.engine, Engine::Readiness(_)))
+    })
+}
+
 /// Operations in flight on the calling thread's ring, apart from the one that waits for other
 /// threads; 0 without a ring.
 pub fn in_flight() -> usize {

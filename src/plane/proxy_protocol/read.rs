@@ -48,7 +48,7 @@ pub(crate) enum Extent {
 /// What a header says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// The client's circuit; its instance is 0 where the header names none.
+    /// The client's circuit, as whoever wrote the header numbers it.
     pub(crate) circuit: Option<CircuitId>,
     /// The port that the client asked for.
     pub(crate) port: Option<u16>,

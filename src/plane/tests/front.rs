@@ -208,8 +208,8 @@ fn the_circuit_of_c_tors_line_is_told_on_and_none_of_the_bytes_behind_it_is_lost
         // An open stream that brought no header is told apart: it has been closed above.
         let line = "PROXY TCP6 fc00:dead:beef:4dad::1:29a ::1 666 42\r\n";
         let v2 = header(ProxyProtocol::V2, CircuitId { instance: 3, serial: 5 }, 80);
-        // 1024 is the first listener's number among instances; ours names its own.
-        let (of_tor, of_ours) = ("0:400:1:29a ::1 666 80", "0:3:0:5 ::1 5 80");
+        // 1024 is the first listener's number among instances.
+        let (of_tor, of_ours) = ("0:400:1:29a ::1 666 80", "0:400:0:5 ::1 5 80");
         for (header, expected) in [(line.as_bytes(), of_tor), (&v2, of_ours)] {
             for cut in [0, 1, 7, header.len() - 1, header.len()] {
                 let mut client = served.connect();

@@ -146,7 +146,11 @@ impl Listener {
     /// See [`Listener::new`].
     fn with_flags(fd: OwnedFd, flags: SockFlag) -> io::Result<Listener> {
         let office = super::current_office().ok_or(io::ErrorKind::NotConnected)?;
-        socket2::SockRef::from(&fd).set_nonblocking(false)?;
+        // The mode is that of every core that shares the socket: whoever accepts by itself would
+        // wait in the system call.
+        if !super::is_readiness() {
+            socket2::SockRef::from(&fd).set_nonblocking(false)?;
+        }
         Ok(Listener { shared: Arc::new(Shared { fd, flags, state: Mutex::default() }), office })
     }
 
