@@ -1,7 +1,9 @@
-//! What every area uses and no area owns: counters, the stream trait, secret bytes, redaction.
+//! What every area uses and no area owns: counters, the stream trait, secret bytes, redaction,
+//! sockets in the file system.
 
 pub mod counters;
 pub mod overload;
 pub mod redact;
 pub mod secret;
+pub mod socket_file;
 pub mod stream;

@@ -36,6 +36,7 @@ pub mod handler;
 pub mod handoff;
 pub mod health;
 mod hello;
+mod idle;
 mod pipes;
 mod port;
 mod proxy_protocol;

@@ -1,17 +1,16 @@
 //! The server's side of the admin socket.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::stat::{Mode, fchmod};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{BackendRequest, CircuitId, StatusSource, Verdict, VerdictRequest, succession};
+use crate::base::socket_file::{self, SocketFile};
 use crate::base::stream::NoCircuitId;
 use crate::limits;
 use crate::runtime;
@@ -74,24 +73,7 @@ enum Request {
 }
 
 /// Connections that wait to be accepted.
-const QUEUE: u32 = limits::ADMIN_CONNECTIONS_MAX as u32;
-
-/// A socket of ours in the file system; removed when this is dropped.
-struct SocketFile {
-    /// Where it is.
-    path: PathBuf,
-    /// Device and inode: what stands there later may be somebody else's.
-    identity: Option<(u64, u64)>,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // A socket that stays is replaced at the next start.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
+const QUEUE: i32 = limits::ADMIN_CONNECTIONS_MAX as i32;
 
 /// Whether a socket can be made at `path`, as far as that can be told without making it.
 /// `in_state_dir`: its directory is the state directory, which is made later, and whose lock tells
@@ -104,19 +86,15 @@ pub fn check(path: &Path, in_state_dir: bool) -> Result<(), AdminError> {
     // A path can be too long for a socket (unix(7): 107 bytes).
     std::os::unix::net::SocketAddr::from_pathname(path)
         .map_err(|source| io_error("name", source))?;
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            Err(AdminError::NotASocket { path: path.to_owned() })
-        }
-        Ok(_) if in_state_dir => Ok(()),
-        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => Err(AdminError::InUse { path: path.to_owned() }),
+    match socket_file::is_socket(path).map_err(|source| io_error("look at", source))? {
+        Some(false) => Err(AdminError::NotASocket { path: path.to_owned() }),
+        _ if in_state_dir => Ok(()),
+        Some(true) => match socket_file::is_in_use(path) {
+            Ok(true) => Err(AdminError::InUse { path: path.to_owned() }),
             // Left by a process that has died, most likely; what else it is, `serve` will say.
-            Err(_) => Ok(()),
+            _ => Ok(()),
         },
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("look at", error)),
-        Err(_) if in_state_dir => Ok(()),
-        Err(_) => {
+        None => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             match std::fs::metadata(directory.unwrap_or(Path::new("."))) {
                 Ok(found) if found.is_dir() => Ok(()),
@@ -145,7 +123,7 @@ pub async fn serve(
     place: Place,
     source: Arc<dyn StatusSource>,
 ) -> Result<(), AdminError> {
-    let (listener, _file) = listen(path, place).await?;
+    let (listener, _file) = listen(path, place)?;
     let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -169,48 +147,28 @@ pub async fn serve(
 }
 
 /// Bind the socket, for our own user alone; one that a dead process left is replaced.
-async fn listen(path: &Path, place: Place) -> Result<(UnixListener, SocketFile), AdminError> {
+fn listen(path: &Path, place: Place) -> Result<(UnixListener, SocketFile), AdminError> {
     let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
-    make_room(path, place).await?;
-    let socket = UnixSocket::new_stream().map_err(|source| io_error("make", source))?;
-    // Linux gives the file the mode that the socket has at bind(2): it is never open to others.
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    fchmod(&socket, mode).map_err(|error| io_error("protect", error.into()))?;
-    socket.bind(path).map_err(|source| io_error("bind", source))?;
-    let file = SocketFile { path: path.to_owned(), identity: identity(path) };
-    let listener = socket.listen(QUEUE).map_err(|source| io_error("listen on", source))?;
-    Ok((listener, file))
+    make_room(path, place)?;
+    let (socket, file) = SocketFile::bind(path).map_err(|source| io_error("bind", source))?;
+    let listener = socket.listen(QUEUE).and_then(|()| socket.set_nonblocking(true));
+    let listener = listener.and_then(|()| UnixListener::from_std(socket.into()));
+    Ok((listener.map_err(|source| io_error("listen on", source))?, file))
 }
 
 /// Remove a socket that nobody listens on, or that of our predecessor; leave everything else alone.
-async fn make_room(path: &Path, place: Place) -> Result<(), AdminError> {
+fn make_room(path: &Path, place: Place) -> Result<(), AdminError> {
     let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(AdminError::NotASocket { path: path.to_owned() });
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(io_error("look at", source)),
+    let look = |source| io_error("look at", source);
+    match socket_file::is_socket(path).map_err(look)? {
+        None => return Ok(()),
+        Some(false) => return Err(AdminError::NotASocket { path: path.to_owned() }),
+        Some(true) => {}
     }
-    let remove = || std::fs::remove_file(path).map_err(|source| io_error("replace", source));
-    if place == Place::Predecessor {
-        return remove();
+    if place == Place::Free && socket_file::is_in_use(path).map_err(look)? {
+        return Err(AdminError::InUse { path: path.to_owned() });
     }
-    match UnixStream::connect(path).await {
-        // A full queue is somebody's, too.
-        Ok(_) => Err(AdminError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            Err(AdminError::InUse { path: path.to_owned() })
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => remove(),
-        Err(source) => Err(io_error("look at", source)),
-    }
-}
-
-/// Device and inode of what is at `path`.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    std::fs::remove_file(path).map_err(|source| io_error("replace", source))
 }
 
 /// Say something of a circuit.

@@ -8,8 +8,8 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rand::RngExt as _;
 use socket2::SockAddr;
@@ -23,12 +23,9 @@ use crate::limits;
 use crate::runtime::kernel_socket::KernelSocket;
 use crate::runtime::{self, net, time};
 
-/// Where times in this file count from.
-static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Milliseconds since the first use of a backend; never 0.
+/// Milliseconds since somebody first asked; never 0.
 fn now_ms() -> u64 {
-    time::now().saturating_duration_since(*BEGUN).as_millis() as u64 + 1
+    time::uptime().as_millis() as u64 + 1
 }
 
 /// Why there is no connection.

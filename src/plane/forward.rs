@@ -15,19 +15,18 @@
 //! the other one had not taken yet is lost, and a client is reset, so that half an answer does not
 //! look like a whole one.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::Meter;
 use super::buffers::Buffer;
+use super::idle::Idle;
 use super::pipes::LentPipe;
 use super::stream::StreamOutcome;
 use crate::limits;
 use crate::runtime::kernel_socket::KernelSocket;
-use crate::runtime::{self, Sleep, time};
 
 /// How long a stream may be without bytes.
 #[derive(Clone, Copy, Debug)]
@@ -202,12 +201,10 @@ struct Forward {
     meter: Meter,
     /// How long it may be without bytes.
     patience: Patience,
-    /// When bytes were moved last; known only where it matters.
-    last: Instant,
     /// Whether one side has ended.
     half: bool,
     /// Set where it may not be without bytes for ever.
-    timer: Option<Sleep>,
+    idle: Option<Idle>,
 }
 
 /// Carry bytes both ways until both sides are done. The backend gets `preface` first.
@@ -218,7 +215,6 @@ pub(super) async fn forward(
     meter: Meter,
     patience: Patience,
 ) -> StreamOutcome {
-    let last = time::now();
     let mut forward = Forward {
         client,
         backend,
@@ -226,9 +222,8 @@ pub(super) async fn forward(
         outward: Direction::new(None),
         meter,
         patience,
-        last,
         half: false,
-        timer: patience.idle.map(|idle| runtime::sleep_until(last + idle)),
+        idle: patience.idle.map(Idle::new),
     };
     let outcome = std::future::poll_fn(|cx| forward.poll(cx)).await;
     if matches!(outcome, StreamOutcome::BackendDied | StreamOutcome::OverLimit) {
@@ -279,27 +274,14 @@ impl Forward {
     /// Ready when there were no bytes for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<StreamOutcome> {
         let half = (self.inward.phase, self.outward.phase) != (Phase::Open, Phase::Open);
-        let longest = match half {
-            true => Some(self.patience.half_close),
-            false => self.patience.idle,
-        };
-        let Some(longest) = longest else { return Poll::Pending };
-        if moved {
-            self.last = time::now();
-        }
         if half && !self.half {
             // The other patience begins here.
-            (self.half, self.last, self.timer) = (true, time::now(), None);
+            (self.half, self.idle) = (true, Some(Idle::new(self.patience.half_close)));
         }
-        let timer = self.timer.get_or_insert_with(|| runtime::sleep_until(self.last + longest));
-        // It is not moved with each byte: when it is due it is seen how long there were none.
-        while Pin::new(&mut *timer).poll(cx).is_ready() {
-            let until = self.last + longest;
-            if time::now() >= until {
-                return Poll::Ready(StreamOutcome::Idle);
-            }
-            timer.reset(until);
+        let Some(idle) = &mut self.idle else { return Poll::Pending };
+        if moved {
+            idle.note();
         }
-        Poll::Pending
+        idle.poll(cx).map(|()| StreamOutcome::Idle)
     }
 }

@@ -19,12 +19,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,6 +36,7 @@ use super::handoff::{Arrival, Handoff, Live};
 use super::proxy_protocol::read::{self, Extent, Facts};
 use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
+use crate::base::socket_file::{self, SocketFile};
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::plane::config::{BackendAddress, ListenConfig};
@@ -70,21 +70,8 @@ pub struct Front {
     next_serial: AtomicU32,
     /// Set when no more connections shall be taken.
     ended: watch::Sender<bool>,
-    /// Device and inode of the socket's file, where it is one.
-    file: Option<(u64, u64)>,
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        self.remove_file();
-    }
-}
-
-/// Device and inode of what is there.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    /// The socket's file, where it is one; another process's, which has replaced it, stays.
+    file: Option<SocketFile>,
 }
 
 impl std::fmt::Debug for Front {
@@ -124,16 +111,13 @@ impl Front {
         find: Arc<FindPlane>,
     ) -> Result<Arc<Front>, FrontError> {
         let place = match &config.address {
-            BackendAddress::Unix(path) => listen_unix(path, config.backlog, occupied),
-            BackendAddress::Tcp(address) => bind_tcp(*address),
+            BackendAddress::Unix(path) => listen_unix(path, config.backlog, occupied)
+                .map(|(socket, file)| (socket, Some(file))),
+            BackendAddress::Tcp(address) => bind_tcp(*address).map(|socket| (socket, None)),
             BackendAddress::Handler(_) => Err(io::ErrorKind::Unsupported.into()),
         };
         let address = config.address.to_string();
-        let place = place.map_err(|source| FrontError { address, source })?;
-        let file = match &config.address {
-            BackendAddress::Unix(path) => identity(path),
-            _ => None,
-        };
+        let (place, file) = place.map_err(|source| FrontError { address, source })?;
         Ok(Arc::new(Front {
             config,
             number,
@@ -162,20 +146,10 @@ impl Front {
     /// Take no more connections. Those that the kernel has accepted are served, and open ones.
     pub fn end(&self) {
         self.ended.send_replace(true);
-        if self.file.is_some() {
-            self.remove_file();
+        if let Some(file) = &self.file {
+            file.remove();
             // Who still knows it is refused, and does not wait for somebody to accept.
             let _ = self.place.shutdown(std::net::Shutdown::Both);
-        }
-    }
-
-    /// Take the socket's file away; another process's, which has replaced it, stays.
-    fn remove_file(&self) {
-        if let BackendAddress::Unix(path) = &self.config.address
-            && self.file.is_some()
-            && identity(path) == self.file
-        {
-            let _ = std::fs::remove_file(path);
         }
     }
 
@@ -185,7 +159,7 @@ impl Front {
         let taking = async {
             loop {
                 match self.listener() {
-                    Ok(listener) => self.take(&listener, &handoff, core, &self.ended).await,
+                    Ok(listener) => self.take(&listener, &handoff, core).await,
                     Err(error) => {
                         let address = &self.config.address;
                         tracing::error!(core, "cannot listen on {address}: {error}; trying again");
@@ -226,9 +200,8 @@ impl Front {
         listener: &ring::Listener,
         handoff: &Arc<Handoff>,
         core: usize,
-        ended: &watch::Sender<bool>,
     ) {
-        let mut ended = ended.subscribe();
+        let mut ended = self.ended.subscribe();
         let (mut in_a_row, mut failing) = (0_u32, false);
         loop {
             // A burst comes as one: those that have come are served before more are taken, and what
@@ -280,40 +253,38 @@ impl Front {
     /// Serve a connection to its end, on the calling core.
     pub(super) async fn serve(self: Arc<Front>, fd: OwnedFd, live: Live) {
         let Ok(socket) = KernelSocket::adopt(fd) else { return };
-        let facts = match self.config.proxy_protocol {
-            false => Facts::default(),
-            true => {
-                let patience = Duration::from_secs(limits::PROXY_HEADER_SECONDS);
-                let header = runtime::timeout(patience, read_header(&socket)).await;
-                let facts = match header {
-                    Ok(facts) => facts,
-                    Err(_) => Err("it did not come in time".to_owned()),
-                };
-                match facts {
-                    Ok(facts) => facts,
-                    Err(wrong) => {
-                        self.headers_refused_total.fetch_add(1, Ordering::Relaxed);
-                        let address = &self.config.address;
-                        tracing::debug!(listen = %address, "no PROXY header: {wrong}");
-                        return reset(&socket);
-                    }
-                }
+        let facts = match self.read_facts(&socket).await {
+            Ok(facts) => facts,
+            Err(wrong) => {
+                self.headers_refused_total.fetch_add(1, Ordering::Relaxed);
+                let address = &self.config.address;
+                tracing::debug!(listen = %address, "no PROXY header: {wrong}");
+                return reset(&socket);
             }
         };
         let Some(plane) = (self.find)(&self.config.service) else {
             self.counters.note_stream_refused();
             return reset(&socket);
         };
-        let serial = || self.next_serial.fetch_add(1, Ordering::Relaxed);
-        let named = facts.circuit.unwrap_or_else(|| CircuitId { instance: 0, serial: serial() });
+        let serial = facts.circuit.map(|circuit| circuit.serial);
+        let serial = serial.unwrap_or_else(|| self.next_serial.fetch_add(1, Ordering::Relaxed));
         // Whatever the header calls it: circuits of two listeners, or of an instance, are two.
-        let instance = self.instance;
-        let circuit = CircuitId { instance, serial: named.serial };
+        let circuit = CircuitId { instance: self.instance, serial };
         let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
         let client = FrontClient { socket, live };
         let incoming = FrontStream { client, circuit, virtual_port };
         // What became of the stream is in the counters.
-        let _ = plane.serve_socket(incoming, &self.counters, instance).await;
+        let _ = plane.serve_socket(incoming, &self.counters, self.instance).await;
+    }
+
+    /// What the PROXY header of a connection says, where there is to be one.
+    async fn read_facts(&self, socket: &KernelSocket) -> Result<Facts, String> {
+        if !self.config.proxy_protocol {
+            return Ok(Facts::default());
+        }
+        let patience = Duration::from_secs(limits::PROXY_HEADER_SECONDS);
+        let header = runtime::timeout(patience, read_header(socket)).await;
+        header.unwrap_or_else(|_| Err("it did not come in time".to_owned()))
     }
 
     /// What status shows.
@@ -345,11 +316,9 @@ async fn read_header(socket: &KernelSocket) -> Result<Facts, String> {
         let seen = seen.map_err(failed)?;
         match read::extent(&room[..seen]).map_err(|error| error.to_string())? {
             Extent::Whole(length) => {
-                let taken = std::future::poll_fn(|cx| {
-                    let taken = ready!(socket.poll_take(cx, &mut room[..length]));
-                    Poll::Ready(taken)
-                });
-                let taken = taken.await.map_err(failed)?;
+                let header = &mut room[..length];
+                let taken = std::future::poll_fn(|cx| socket.poll_take(cx, header)).await;
+                let taken = taken.map_err(failed)?;
                 return read::parse(&room[..taken]).map_err(|error| error.to_string());
             }
             Extent::Partial if seen == 0 || (seen == seen_before && socket.has_end()) => {
@@ -383,34 +352,22 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
 
 /// A listening unix socket that only this user may connect to. One that nobody listens on any more
 /// is replaced; one that somebody does listen on is not, unless it takes over from that process.
-fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<Socket> {
-    use std::os::unix::fs::FileTypeExt as _;
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(io::Error::other("there is a file that is no socket"));
-        }
-        Ok(_)
-            if occupied == Occupied::Refuse
-                && std::os::unix::net::UnixStream::connect(path).is_ok() =>
-        {
+fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Socket, SocketFile)> {
+    match socket_file::is_socket(path)? {
+        Some(false) => return Err(io::Error::other("there is a file that is no socket")),
+        Some(true) if occupied == Occupied::Refuse && socket_file::is_in_use(path)? => {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         _ => {}
     }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Made beside and moved: nobody finds it before its mode is right, and none finds nothing.
+    // Made beside and moved: whoever connects meanwhile finds one of the two, and never nothing.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
     let _ = std::fs::remove_file(&beside);
-    socket.bind(&SockAddr::unix(&beside)?)?;
-    let made = std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)))
-        .and_then(|()| std::fs::rename(&beside, path));
-    if made.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    made.map(|()| socket)
+    let (socket, file) = SocketFile::bind(&beside)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok((socket, file.move_to(path)?))
 }
 
 /// A connection that waits for an answer.
@@ -477,7 +434,7 @@ impl AsyncRead for FrontClient {
         cx: &mut Context<'_>,
         room: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.socket.poll_receive(cx, room)
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, room)
     }
 }
 
@@ -487,14 +444,14 @@ impl AsyncWrite for FrontClient {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.socket.poll_send(cx, bytes)
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.socket.shutdown_write())
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_close(cx)
     }
 }

@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::config::{CircuitLimits, OverLimit, Rate};
 use super::status::{CircuitsStatus, Verdict};
@@ -22,12 +22,9 @@ use crate::base::stream::CircuitId;
 use crate::limits;
 use crate::runtime::time;
 
-/// Where times in this file count from.
-static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Microseconds since the first circuit was looked at; never 0.
+/// Microseconds since somebody first asked; never 0.
 fn now_us() -> u64 {
-    time::now().saturating_duration_since(*BEGUN).as_micros() as u64 + 1
+    time::uptime().as_micros() as u64 + 1
 }
 
 /// How much of a rate has been used.
@@ -233,27 +230,20 @@ impl Gates {
         }
         let now = now_us();
         let Some(gate) = self.shard(circuit).gate(circuit, now) else { return Ok(Pass(None)) };
-        let refused = |counter: &AtomicU64| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            Refused { close: limits.over == OverLimit::Close }
-        };
-        if gate.verdict(now) == Verdict::Banned && !banned_are_served {
-            return Err(refused(&self.refused_banned_total));
-        }
         let open = gate.open.fetch_add(1, Ordering::Relaxed);
-        let pass = Pass(Some(Box::new(Known { gate, gates: Arc::clone(self), limits })));
-        let Some(known) = &pass.0 else { return Ok(pass) };
+        let known = Known { gate, gates: Arc::clone(self), limits };
+        if known.gate.verdict(now) == Verdict::Banned && !banned_are_served {
+            return Err(known.refused(&self.refused_banned_total));
+        }
         if known.limits.streams_max.is_some_and(|most| open >= most) {
-            return Err(Refused { close: known.limits.over == OverLimit::Close })
-                .inspect_err(|_| count(&self.refused_streams_total));
+            return Err(known.refused(&self.refused_streams_total));
         }
         if let Some(rate) = known.limits.streams
             && !known.gate.streams.take(1, rate, now, false)
         {
-            return Err(Refused { close: known.limits.over == OverLimit::Close })
-                .inspect_err(|_| count(&self.refused_rate_total));
+            return Err(known.refused(&self.refused_rate_total));
         }
-        Ok(pass)
+        Ok(Pass(Some(Box::new(known))))
     }
 
     /// What status shows.
@@ -284,11 +274,6 @@ impl Gates {
     }
 }
 
-/// One more.
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 /// A stream that is served, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Pass(Option<Box<Known>>);
@@ -302,6 +287,14 @@ struct Known {
     gates: Arc<Gates>,
     /// What it may do: the limits that held when it began.
     limits: Arc<CircuitLimits>,
+}
+
+impl Known {
+    /// It may not, which is counted there.
+    fn refused(&self, counter: &AtomicU64) -> Refused {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Refused { close: self.limits.over == OverLimit::Close }
+    }
 }
 
 impl Drop for Known {
@@ -327,8 +320,7 @@ impl Pass {
         if known.gate.bytes.take(bytes as u64, rate, now_us(), true) {
             return Ok(());
         }
-        count(&known.gates.ended_bytes_total);
-        Err(Refused { close: known.limits.over == OverLimit::Close })
+        Err(known.refused(&known.gates.ended_bytes_total))
     }
 }
 

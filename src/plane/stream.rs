@@ -36,9 +36,10 @@ use super::Meter;
 use super::buffers::Buffer;
 use super::forward::Patience;
 use super::gate::Refused;
+use super::idle::Idle;
 use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
-use crate::runtime::{self, Sleep, net, time};
+use crate::runtime::{self, Sleep, net};
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +139,8 @@ struct Relay<C, R, W> {
     patience: Patience,
     /// When the client has ended the stream: until when the backend may deliver nothing.
     linger: Option<Sleep>,
-    /// When bytes were moved last; known only where an idle stream ends.
-    last: Instant,
-    /// Where an idle stream ends: when to look whether it is one.
-    idle: Option<Sleep>,
+    /// Where an idle stream ends.
+    idle: Option<Idle>,
 }
 
 /// Carry bytes both ways until both sides are done. The backend gets `preface` first.
@@ -179,8 +178,7 @@ where
         unflushed: false,
         patience,
         linger: None,
-        last: time::now(),
-        idle: patience.idle.map(runtime::sleep),
+        idle: patience.idle.map(Idle::new),
     };
     match std::future::poll_fn(|cx| relay.poll(cx)).await {
         Ok(outcome) => outcome,
@@ -217,24 +215,16 @@ where
         if let Some(linger) = &mut self.linger {
             return Pin::new(linger).poll(cx).map(|()| Ok(StreamOutcome::Done));
         }
-        let (Some(idle), Some(longest)) = (&mut self.idle, self.patience.idle) else {
-            return Poll::Pending;
-        };
-        // It is not moved with each byte: when it is due it is seen how long there were none.
-        while Pin::new(&mut *idle).poll(cx).is_ready() {
-            let until = self.last + longest;
-            if time::now() >= until {
-                return Poll::Ready(Ok(StreamOutcome::Idle));
-            }
-            idle.reset(until);
+        match &mut self.idle {
+            Some(idle) => idle.poll(cx).map(|()| Ok(StreamOutcome::Idle)),
+            None => Poll::Pending,
         }
-        Poll::Pending
     }
 
     /// Bytes were moved.
     fn note_alive(&mut self) {
-        if self.idle.is_some() {
-            self.last = time::now();
+        if let Some(idle) = &mut self.idle {
+            idle.note();
         }
     }
 

@@ -250,12 +250,11 @@ mod tests {
     use socket2::SockAddr;
 
     use super::{KernelSocket, Pipe};
-    use crate::runtime::{Driver, Io, ring};
+    use crate::runtime::{Driver, ring};
 
     /// Run on a data core of each engine that can be used here.
     fn on_cores<F: Future<Output = ()>>(main: impl Fn() -> F) {
-        let uring = ring::probe().is_ok().then_some(Io::Uring);
-        for io in uring.into_iter().chain([Io::Epoll]) {
+        for io in ring::tests::engines() {
             Driver::for_data_core(io).expect("descriptors are left").block_on(main());
         }
     }

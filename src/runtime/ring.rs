@@ -37,7 +37,7 @@ mod send;
 mod slots;
 mod socket;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod uring;
 mod wake;
 mod watch;

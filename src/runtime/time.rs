@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,12 @@ thread_local! {
 /// one batch of tasks, which is little beside any round trip through Tor.
 pub fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// [`now`] as a number that fits an atomic: since somebody first asked for this.
+pub fn uptime() -> Duration {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    now().saturating_duration_since(*BEGUN)
 }
 
 /// The clock of a data core, for as long as this lives.

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustbalance_lab::client::fresh_user;
-use rustbalance_lab::{Client, Lab, free_port, wait_until};
+use rustbalance_lab::{Client, Haproxy, Lab, free_port, wait_until};
 use serde_json::Value;
 
 use crate::service::{Service, Spec, state_dir};
@@ -100,19 +100,23 @@ fn a_backend_that_dies_or_is_taken_out_costs_no_request() {
     .unwrap_or_else(|error| panic!("{error}: {:#}\n{}", service.status(), service.log()));
 }
 
+/// A HAProxy that expects a PROXY header and answers with what `format` says of it.
+pub fn haproxy_that_says(lab: &Lab, format: &str) -> (Haproxy, SocketAddr) {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port().expect("loopback has room")));
+    let haproxy = lab.haproxy(&format!(
+        "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  \
+         timeout server 60s\nfrontend onion\n  bind {address} accept-proxy\n  \
+         http-request return status 200 content-type text/plain lf-string \"{format}\"\n"
+    ));
+    (haproxy.expect("HAProxy takes the configuration"), address)
+}
+
 #[test]
 fn a_real_haproxy_reads_the_circuit_from_both_versions_of_the_header() {
     let (lab, client) = crate::lab();
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port().expect("loopback has room")));
     // It says what it has read: the address, its port, and version 2's unique id.
-    let _haproxy = lab
-        .haproxy(&format!(
-            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  \
-             timeout server 60s\nfrontend onion\n  bind {address} accept-proxy\n  \
-             http-request return status 200 content-type text/plain lf-string \
-             \"%[src] %[src_port] %[dst_port] %[fc_pp_unique_id]\"\n"
-        ))
-        .expect("HAProxy takes the configuration");
+    let says = "%[src] %[src_port] %[dst_port] %[fc_pp_unique_id]";
+    let (_haproxy, address) = haproxy_that_says(lab, says);
     let port = |number, version| {
         format!(
             "[[service.port]]\nvirtual = {number}\nbackends = [\"{address}\"]\n\

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use rustbalance_lab::client::fresh_user;
 use rustbalance_lab::{OnionServiceSpec, free_port, wait_until};
 
+use crate::backends::haproxy_that_says;
 use crate::service::{Service, Spec};
 
 /// What a C tor daemon sends to a unix socket, with the circuit that it is.
@@ -26,15 +27,7 @@ fn free() -> SocketAddr {
 #[test]
 fn two_c_tor_daemons_are_served_and_their_circuits_are_told_apart() {
     let (lab, client) = crate::lab();
-    let address = free();
-    let _haproxy = lab
-        .haproxy(&format!(
-            "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  \
-             timeout server 60s\nfrontend onion\n  bind {address} accept-proxy\n  \
-             http-request return status 200 content-type text/plain lf-string \
-             \"%[src] %[fc_pp_unique_id]\"\n"
-        ))
-        .expect("HAProxy takes the configuration");
+    let (_haproxy, address) = haproxy_that_says(lab, "%[src] %[fc_pp_unique_id]");
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let sockets = ["a", "b"].map(|name| format!("unix:{}/{name}.sock", root.path().display()));
     let listen =

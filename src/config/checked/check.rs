@@ -20,6 +20,7 @@ use crate::limits::{
     CPU_NUMBER_MAX, DRAIN_SECONDS_DEFAULT, DRAIN_SECONDS_MAX, INSTANCES_MAX, MEMORY_BYTES_MIN,
     SERVICES_MAX, SPIN_MICROSECONDS_MAX,
 };
+use crate::plane::config::BackendAddress;
 
 /// What the checks of all tables share.
 pub(super) struct Checker<'a> {
@@ -59,6 +60,20 @@ impl Checker<'_> {
     /// need to say that nothing good is there.
     pub(super) fn reported(&self, key: &str) -> bool {
         self.problems.iter().any(|problem| problem.key.starts_with(key))
+    }
+
+    /// An address to connect to or listen at, below the configuration file's directory where it is
+    /// a relative path.
+    pub(super) fn address(&mut self, typed: &At<String>) -> Option<BackendAddress> {
+        match address::parse_backend(&typed.value, &self.base) {
+            Ok(address) => Some(address),
+            Err(error) => {
+                let sentence = error.to_string();
+                let (reason, fix) = sentence.split_once("; ").unwrap_or((&sentence, "correct it"));
+                self.problems.push(typed.problem(format!("\"{}\": {reason}", typed.value), fix));
+                None
+            }
+        }
     }
 
     /// A path below the configuration file's directory, where it is relative.

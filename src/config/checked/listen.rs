@@ -2,7 +2,6 @@
 
 use super::Service;
 use super::check::Checker;
-use crate::config::address::parse_backend;
 use crate::config::raw::{RawConfig, RawListen};
 use crate::limits::{LISTEN_BACKLOG_DEFAULT, LISTEN_BACKLOG_MAX, LISTENS_MAX};
 use crate::plane::config::{BackendAddress, ListenConfig};
@@ -82,27 +81,21 @@ fn check_address(raw: &RawListen, checker: &mut Checker<'_>) -> Option<BackendAd
         }
         return None;
     };
-    let wrong = match parse_backend(&typed.value, &checker.base) {
-        Ok(BackendAddress::Handler(_)) => {
-            "nobody connects to a handler; write an IP address and port".to_owned()
+    let address = checker.address(typed)?;
+    match &address {
+        BackendAddress::Handler(_) => {
+            let reason = format!("\"{}\": nobody connects to a handler", typed.value);
+            checker.problems.push(typed.problem(reason, "write an IP address and port"));
+            return None;
         }
-        Ok(address) => {
-            if let BackendAddress::Tcp(ip) = address
-                && !ip.ip().is_loopback()
-            {
-                checker.warnings.push(format!(
-                    "{}: {ip} may be reached from other machines, past Tor and without its \
-                     protection; write a loopback address or unix:PATH",
-                    typed.key
-                ));
-            }
-            return Some(address);
-        }
-        Err(error) => error.to_string(),
-    };
-    let (reason, fix) = wrong.split_once("; ").unwrap_or((&wrong, "correct it"));
-    checker.problems.push(typed.problem(format!("\"{}\": {reason}", typed.value), fix));
-    None
+        BackendAddress::Tcp(ip) if !ip.ip().is_loopback() => checker.warnings.push(format!(
+            "{}: {ip} may be reached from other machines, past Tor and without its protection; \
+             write a loopback address or unix:PATH",
+            typed.key
+        )),
+        _ => {}
+    }
+    Some(address)
 }
 
 /// `service`: the only one there is, unless it is named.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::check::Checker;
-use crate::config::address::parse_backend;
 use crate::config::raw::{RawBackend, RawCheck, RawPort};
 use crate::config::reader::{At, Scalar};
 use crate::limits::{
@@ -136,15 +135,7 @@ fn check_backend(raw: &RawBackend, checker: &mut Checker<'_>) -> Option<BackendC
         }
         return None;
     };
-    let address = match parse_backend(&typed.value, &checker.base) {
-        Ok(address) => address,
-        Err(error) => {
-            let sentence = error.to_string();
-            let (reason, fix) = sentence.split_once("; ").unwrap_or((&sentence, "correct it"));
-            checker.problems.push(typed.problem(format!("\"{}\": {reason}", typed.value), fix));
-            return None;
-        }
-    };
+    let address = checker.address(typed)?;
     let connections_max = raw.connections_max.as_ref();
     Some(BackendConfig {
         address,

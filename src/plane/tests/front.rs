@@ -18,6 +18,7 @@ use crate::plane::front::{Front, Occupied};
 use crate::plane::handoff::Handoff;
 use crate::plane::proxy_protocol::header;
 use crate::plane::status::ListenStatus;
+use crate::runtime::ring::tests::engines;
 use crate::runtime::{Driver, Io, ring, spawn};
 
 /// More than all buffers on the way together.
@@ -130,11 +131,6 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "never: {what}");
         std::thread::yield_now();
     }
-}
-
-/// The drivers that can be used here.
-fn engines() -> impl Iterator<Item = Io> {
-    ring::probe().is_ok().then_some(Io::Uring).into_iter().chain([Io::Epoll])
 }
 
 /// A backend that does this with each connection.

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::runtime::{Driver, Io, sleep, spawn, timeout};
 
 /// The engines that can be tested here: a container may forbid io_uring.
-fn engines() -> Vec<Io> {
+pub(crate) fn engines() -> Vec<Io> {
     match super::probe() {
         Ok(()) => vec![Io::Uring, Io::Epoll],
         Err(super::ProbeError::Forbidden) => vec![Io::Epoll],
