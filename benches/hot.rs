@@ -165,7 +165,7 @@ fn descriptors(criterion: &mut Criterion) {
         let name = format!("descriptor/build and sign, {count} points");
         criterion.bench_function(&name, |bencher| {
             bencher.iter(|| {
-                let built = descriptor::build(&keys, &points, 7, &params, now);
+                let built = descriptor::build(&keys, &points, 7, true, &params, now);
                 built.expect("it can be built").text().len()
             });
         });

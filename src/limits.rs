@@ -26,6 +26,16 @@ pub const SERVICE_NAME_CHARS_MAX: usize = 64;
 /// In-process instances, of which each is a thread: more than any machine has cores.
 pub const INSTANCES_MAX: u16 = 256;
 
+/// Remote instances of one service: with the in-process instances they fill every descriptor many
+/// times over.
+pub const REMOTES_MAX: usize = 64;
+
+/// Largest weight of a remote instance.
+pub const REMOTE_WEIGHT_MAX: u16 = 100;
+
+/// Instances of a service that are not in this process: remote ones and C tor daemons.
+pub const GUESTS_MAX: usize = REMOTES_MAX + 256;
+
 /// CPUs that can be named: the kernel's `cpu_set_t` has this many bits.
 pub const CPU_NUMBER_MAX: u16 = 1023;
 
@@ -211,6 +221,7 @@ pub const HELLO_SECONDS_MAX: u64 = 60;
 
 const _: () = assert!(RELAY_BUFFER_BYTES >= 498);
 const _: () = assert!(BACKEND_CONNECT_SECONDS_MAX <= BACKEND_ATTEMPTS_SECONDS_MAX);
+const _: () = assert!(INSTANCES_MAX as usize + GUESTS_MAX <= LISTEN_INSTANCE_FIRST as usize);
 
 const _: () = assert!(RING_BUFFERS.is_power_of_two());
 

@@ -15,10 +15,12 @@
 //! ```
 //!
 //! Instances have no identity of their own: their points are keys that they made a moment ago, and
-//! the only descriptor is the master's.
+//! the only descriptor is the master's. Instances elsewhere ([`guest`]) bring their points from
+//! outside, and are merged like any other.
 
 pub mod config;
 pub mod descriptor;
+pub mod guest;
 pub mod hsdir;
 pub mod instance;
 pub mod intro;
@@ -36,6 +38,7 @@ pub mod session;
 pub mod status;
 
 pub use self::config::ServiceSettings;
+pub use self::guest::{Guest, GuestConfig};
 pub use self::instance::Instance;
 pub use self::publisher::Publisher;
 pub use self::service::Service;

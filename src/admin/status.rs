@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::onion::status::ServiceState;
+use crate::onion::status::{Engine, ServiceState};
 use crate::plane::status::{BackendStatus, CircuitsStatus, ListenStatus};
 use crate::tor::status::LinkStatus;
 
@@ -94,14 +94,29 @@ pub enum InstanceState {
 pub struct InstanceStatus {
     /// Its number.
     pub id: u16,
-    /// What carries it: `arti`, `ctor` or `remote`.
-    pub engine: String,
+    /// What carries it.
+    pub engine: Engine,
     /// Its data core.
     pub core: Option<u16>,
     /// Its state.
     pub state: InstanceState,
     /// Introduction points that are up.
     pub intro_points: u64,
+    /// Its name, of one that is not in this process.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Its own onion address, of one that has one.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Why it does not serve, of one that is not in this process.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// When its points were last heard of, of one that is not in this process (RFC 3339, UTC).
+    #[serde(default)]
+    pub received_at: Option<String>,
+    /// When they last changed, of one that is not in this process (RFC 3339, UTC).
+    #[serde(default)]
+    pub changed_at: Option<String>,
     /// INTRODUCE2 that arrived.
     pub introductions_total: Option<u64>,
     /// Rendezvous that are being built or open.

@@ -15,7 +15,7 @@ use super::{
     AdminError, BackendRequest, CircuitId, Place, StatusSource, Verdict, VerdictRequest, serve,
 };
 use crate::limits;
-use crate::onion::status::ServiceState;
+use crate::onion::status::{Engine, ServiceState};
 use crate::plane::status::{BackendOrder, BackendState, BackendStatus};
 use crate::tor::status::LinkStatus;
 
@@ -60,7 +60,12 @@ fn backend() -> BackendStatus {
 fn sample() -> ProcessStatus {
     let remote = InstanceStatus {
         id: 0,
-        engine: "remote".to_owned(),
+        engine: Engine::Remote,
+        name: Some("elsewhere".to_owned()),
+        address: None,
+        reason: None,
+        received_at: None,
+        changed_at: None,
         core: None,
         state: InstanceState::Serving,
         intro_points: 3,

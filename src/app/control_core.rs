@@ -77,7 +77,7 @@ impl Shared {
         Arc::new(Shared {
             group,
             roster: Roster::new(services),
-            fronts: Fronts::new(common.instances),
+            fronts: Fronts::new(common.cores),
             common,
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
@@ -106,7 +106,7 @@ impl Shared {
 
     /// Wait until every data core has entered the group.
     async fn cores_up(&self) {
-        while self.cores_up.load(Ordering::Acquire) < self.common.instances {
+        while self.cores_up.load(Ordering::Acquire) < self.common.cores {
             self.core_up.notified().await;
         }
     }
@@ -446,7 +446,7 @@ async fn has_points(service: &ServiceShared) {
     let longest = Instant::now() + Duration::from_secs(limits::HANDOVER_POINTS_SECONDS_MAX);
     let enough = || match Instant::now() < longest {
         true => service.service.has_points_everywhere(),
-        false => service.service.seats().iter().any(|seat| !seat.points().is_empty()),
+        false => service.service.has_points(),
     };
     while !enough() {
         tokio::time::sleep(Duration::from_millis(20)).await;

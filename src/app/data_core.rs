@@ -189,7 +189,10 @@ impl DataCore {
     /// Run an instance of one service until that is told to stop.
     async fn run_instance(&self, service: Arc<ServiceShared>, pool: CircuitPool) {
         let number = usize::from(self.number);
-        let seat = Arc::clone(&service.service.seats()[number]);
+        let Some(seat) = service.service.seats().get(number).cloned() else {
+            // There are no in-process instances.
+            return service.told(Order::Stop).await;
+        };
         let serve = ServeByPlane {
             plane: Arc::clone(&service.plane),
             seat,

@@ -100,12 +100,15 @@ impl Launch {
         arti.check_state_dir(&config.state_dir)
             .map_err(|error| LaunchError::Config(vec![error]))?;
         let cpus = pinning::available_cores().len();
-        let instances = match config.turbo.instances {
+        let in_process = config.turbo.instance_count(cpus) > 0;
+        let cores = match config.turbo.instances {
             // The plan knows which CPUs are data cores, and the cgroup's quota.
             Instances::Auto if config.turbo.enabled => None,
+            // Listeners are on every data core all the same.
+            _ if !in_process => None,
             _ => Some(usize::from(config.turbo.instance_count(cpus))),
         };
-        let plan = pinning::plan(instances, config.turbo.cores.as_deref());
+        let plan = pinning::plan(cores, config.turbo.cores.as_deref());
         for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
             tell(Notice::Warning(warning.clone()));
         }
@@ -131,11 +134,15 @@ impl Launch {
             services,
             handlers,
             listens: config.listens.clone(),
-            stacks: config.turbo.stack_count(u16::try_from(plan.data.len()).unwrap_or(u16::MAX)),
+            stacks: match u16::try_from(plan.data.len()) {
+                Ok(instances) if in_process => config.turbo.stack_count(instances),
+                _ => 1,
+            },
             source_addresses: config.turbo.source_addresses.clone(),
             io,
             spin: config.turbo.spin,
             plan,
+            in_process,
             arti,
             drain: config.drain,
             memory_max,
@@ -292,5 +299,6 @@ fn settings(service: &Service) -> ServiceSettings {
         intro_points_max: service.intro_points_max,
         intro_dos: service.intro_dos,
         streams_per_circuit_max: service.streams_per_circuit_max,
+        remotes: service.remotes.clone(),
     }
 }

@@ -40,6 +40,9 @@ pub struct Options {
     pub spin: Duration,
     /// Which core runs what.
     pub plan: Plan,
+    /// Whether each data core carries an instance of every service; without, they serve what comes
+    /// to listeners.
+    pub in_process: bool,
     /// Tor stacks, at most one an instance: 1 shares everything.
     pub stacks: u16,
     /// Local addresses that links go out from, one after the other for the stacks; empty for

@@ -201,7 +201,6 @@ mod tests {
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
     use crate::plane::config::CircuitLimits;
-    use crate::plane::handler::Handlers;
     use crate::runtime::{CoreGroup, Io};
     use crate::tor::GuardPlan;
     use crate::vault::MasterKey;
@@ -216,6 +215,7 @@ mod tests {
             intro_points_max: 20,
             intro_dos: None,
             streams_per_circuit_max: 8,
+            remotes: Vec::new(),
         };
         let circuit_limits = CircuitLimits::default();
         ServiceOptions { settings, ports: Vec::new(), circuit_limits, master }
@@ -223,8 +223,7 @@ mod tests {
 
     /// A process that serves `a` and `b`.
     fn process(directory: &Path) -> (Arc<Shared>, watch::Sender<Order>) {
-        let common =
-            Common { instances: 1, overload: Arc::default(), handlers: Handlers::default() };
+        let common = Common { cores: 1, instances: 1, ..Common::default() };
         let services = ["a", "b"].map(|key| {
             let options = options(directory, key, key, 3);
             ServiceShared::new(options, &common, directory, Vec::new()).expect("no counters yet")

@@ -15,17 +15,20 @@ use tokio::sync::watch;
 use super::options::ServiceOptions;
 use super::running::Order;
 use crate::base::overload::Overload;
-use crate::onion::Service;
+use crate::onion::config::RemoteConfig;
 use crate::onion::revision::{RevisionError, Revisions};
-use crate::onion::status::PublisherStatus;
+use crate::onion::status::{Engine, PublisherStatus};
+use crate::onion::{GuestConfig, Service, ServiceSettings};
 use crate::plane::Plane;
 use crate::plane::handler::Handlers;
 use crate::vault::MasterKey;
 
 /// What every service is made with.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Common {
     /// Data cores.
+    pub(super) cores: usize,
+    /// In-process instances: one on each data core, or none.
     pub(super) instances: usize,
     /// Whether memory is short.
     pub(super) overload: Arc<Overload>,
@@ -73,8 +76,10 @@ impl ServiceShared {
         let onion = master.onion_address().to_string();
         let plane = Plane::with_handlers(ports, common.handlers.clone());
         plane.set_circuit_limits(circuit_limits);
+        let guests = guests(&settings);
+        let overload = Arc::clone(&common.overload);
         Ok(Arc::new(ServiceShared {
-            service: Service::new(settings, common.instances, Arc::clone(&common.overload)),
+            service: Service::new(settings, common.instances, guests, overload),
             plane,
             onion,
             publisher: watch::channel(PublisherStatus::default()).0,
@@ -112,6 +117,17 @@ impl ServiceShared {
         // The sender is ours, so this ends for no other reason.
         let _ = self.order.subscribe().wait_for(|order| *order >= at_least).await;
     }
+}
+
+/// The instances of a service that are not in this process.
+fn guests(settings: &ServiceSettings) -> Vec<GuestConfig> {
+    let remote = |remote: &RemoteConfig| GuestConfig {
+        engine: Engine::Remote,
+        label: remote.name.clone(),
+        address: Some(remote.address.to_string()),
+        weight: remote.weight,
+    };
+    settings.remotes.iter().map(remote).collect()
 }
 
 /// The services that run, in the order in which they came.
@@ -208,7 +224,6 @@ mod tests {
     use super::{Common, Order, Roster, ServiceOptions, ServiceShared};
     use crate::onion::ServiceSettings;
     use crate::plane::config::CircuitLimits;
-    use crate::plane::handler::Handlers;
     use crate::vault::MasterKey;
 
     /// A service with the key in this directory, of this name.
@@ -221,6 +236,7 @@ mod tests {
             intro_points_max: 20,
             intro_dos: None,
             streams_per_circuit_max: 8,
+            remotes: Vec::new(),
         };
         let options = ServiceOptions {
             settings,
@@ -228,8 +244,7 @@ mod tests {
             circuit_limits: CircuitLimits::default(),
             master,
         };
-        let common =
-            Common { instances: 1, overload: Arc::default(), handlers: Handlers::default() };
+        let common = Common { cores: 1, instances: 1, ..Common::default() };
         ServiceShared::new(options, &common, directory, Vec::new()).expect("no counters yet")
     }
 

@@ -53,10 +53,12 @@ pub(super) fn start_after(
     if options.services.is_empty() {
         return Err(StartError::NoService);
     }
-    let instances = options.plan.data.len();
-    let stacks = options.stacks.clamp(1, u16::try_from(instances).unwrap_or(u16::MAX));
+    let cores = options.plan.data.len();
+    let instances = if options.in_process { cores } else { 0 };
+    let stacks = options.stacks.clamp(1, u16::try_from(cores).unwrap_or(u16::MAX));
     let (cpu, drain) = ControlCore::settings(&options);
-    let common = Common { instances, overload: Arc::default(), handlers: options.handlers.clone() };
+    let overload = Arc::default();
+    let common = Common { cores, instances, overload, handlers: options.handlers.clone() };
     let services: Vec<_> = options
         .services
         .into_iter()

@@ -12,8 +12,9 @@ use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
 };
 use crate::base::stream::CircuitId;
+use crate::onion::Guest;
 use crate::onion::service::Seat;
-use crate::onion::status::ServiceState;
+use crate::onion::status::{Engine, GuestState, ServiceState};
 use crate::plane::config::Verdict;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
@@ -111,7 +112,7 @@ impl Shared {
             (false, Some(text)) => (ServiceState::Starting, Some(text)),
             (false, None) => (publisher.state, publisher.reason),
         };
-        let seats = shared.service.seats();
+        let (seats, guests) = (shared.service.seats(), shared.service.guests());
         let published =
             publisher.descriptors.iter().map(|one| one.instances).min().unwrap_or_default();
         let descriptor = |one: &crate::onion::status::DescriptorStatus| DescriptorStatus {
@@ -131,12 +132,13 @@ impl Shared {
             reason,
             summary: format!(
                 "Aggregating {published}/{} Instances. Master Onion: {}",
-                seats.len(),
+                seats.len() + guests.len(),
                 shared.onion
             ),
             instances: (0..)
                 .zip(seats)
                 .map(|(id, seat)| self.instance(id, seat, draining))
+                .chain((seats.len()..).zip(guests).map(|(id, one)| guest(id, one, draining)))
                 .collect(),
             descriptors: publisher.descriptors.iter().map(descriptor).collect(),
             backends: shared.plane.status(),
@@ -161,10 +163,15 @@ impl Shared {
             .find(|count| count.kind == SpawnKind::Circuit && count.core == CoreId::data(id));
         InstanceStatus {
             id,
-            engine: "arti".to_owned(),
+            engine: Engine::Arti,
             core: Some(id),
             state,
             intro_points: points,
+            name: None,
+            address: None,
+            reason: None,
+            received_at: None,
+            changed_at: None,
             introductions_total: Some(counters.introductions_total()),
             rendezvous_open: Some(counters.rendezvous_open()),
             rendezvous_total: Some(counters.rendezvous_total()),
@@ -180,6 +187,44 @@ impl Shared {
             streams_refused_total: Some(counters.streams_refused_total()),
             circuits_started_total: Some(started.map_or(0, |count| count.total)),
         }
+    }
+}
+
+/// One instance that is not in this process. What it counts is not known here.
+fn guest(id: usize, guest: &Guest, draining: bool) -> InstanceStatus {
+    let now = guest.now();
+    let state = match now.state {
+        _ if draining => InstanceState::Draining,
+        GuestState::Starting => InstanceState::Starting,
+        GuestState::Serving => InstanceState::Serving,
+        GuestState::Draining => InstanceState::Draining,
+        GuestState::Failed => InstanceState::Failed,
+    };
+    InstanceStatus {
+        id: u16::try_from(id).unwrap_or(u16::MAX),
+        engine: guest.config.engine,
+        core: None,
+        state,
+        intro_points: now.points.len() as u64,
+        name: Some(guest.config.label.clone()),
+        address: guest.config.address.clone(),
+        reason: now.reason,
+        received_at: now.received_at.map(rfc3339),
+        changed_at: now.changed_at.map(rfc3339),
+        introductions_total: None,
+        rendezvous_open: None,
+        rendezvous_total: None,
+        streams_open: None,
+        streams_total: None,
+        bytes_in_total: None,
+        bytes_out_total: None,
+        handed_off_total: None,
+        introductions_invalid_total: None,
+        replays_refused_total: None,
+        queue_full_total: None,
+        rendezvous_failed_total: None,
+        streams_refused_total: None,
+        circuits_started_total: None,
     }
 }
 

@@ -158,7 +158,7 @@ fn instances(service: &ServiceStatus) -> Rows {
     rows.extend(service.instances.iter().map(|one| {
         vec![
             one.id.to_string(),
-            one.engine.clone(),
+            format!("{:?}", one.engine).to_lowercase(),
             number(one.core.map(u64::from)),
             format!("{:?}", one.state).to_lowercase(),
             one.intro_points.to_string(),

@@ -11,12 +11,13 @@ use crate::limits::{
     CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
     INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT,
 };
-use crate::onion::config::IntroDos;
+use crate::onion::config::{IntroDos, RemoteConfig};
 use crate::plane::config::{BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget};
 
 mod check;
 mod listen;
 mod port;
+mod remote;
 mod service;
 
 /// The name of a service that has none.
@@ -75,6 +76,8 @@ pub struct Service {
     pub circuit_limits: CircuitLimits,
     /// At least one; their ranges do not overlap.
     pub ports: Vec<PortConfig>,
+    /// Instances elsewhere whose descriptors are fetched; no two with one address or one name.
+    pub remotes: Vec<RemoteConfig>,
 }
 
 /// In-process instances.
@@ -125,6 +128,7 @@ impl Turbo {
             Stacks::Number(stacks) => stacks.min(instances),
             Stacks::PerInstance => instances,
         }
+        .max(1)
     }
 
     /// What `stacks` Tor stacks expose: how many sets of guards know this machine.
@@ -139,7 +143,7 @@ impl Turbo {
 pub enum Instances {
     /// One for each core.
     Auto,
-    /// So many, at least one.
+    /// So many; none only beside instances that are not in this process.
     Fixed(u16),
 }
 
@@ -282,6 +286,7 @@ impl Config {
             streams_per_circuit_max: STREAMS_PER_CIRCUIT_DEFAULT,
             circuit_limits: CircuitLimits::default(),
             ports: vec![port],
+            remotes: Vec::new(),
         };
         Config {
             file: None,

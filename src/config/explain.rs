@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
+use crate::onion::config::RemoteConfig;
 use crate::plane::config::{
     BackendConfig, CheckConfig, CheckRequest, CircuitLimits, ListenConfig, OverLimit, PortConfig,
     PortTarget, ProxyProtocol, Rate, Verdict,
@@ -66,7 +67,16 @@ fn write_service(config: &Config, service: &Service, out: &mut String) -> std::f
     }
     writeln!(out, "streams_per_circuit_max = {}", service.streams_per_circuit_max)?;
     write_limits(&service.circuit_limits, out)?;
-    service.ports.iter().try_for_each(|port| write_port(port, out))
+    service.ports.iter().try_for_each(|port| write_port(port, out))?;
+    service.remotes.iter().try_for_each(|remote| write_remote(remote, out))
+}
+
+/// `[[service.remote]]`
+fn write_remote(remote: &RemoteConfig, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n[[service.remote]]")?;
+    writeln!(out, "address = \"{}\"", remote.address)?;
+    writeln!(out, "name = {}", quoted(&remote.name))?;
+    writeln!(out, "weight = {}", remote.weight)
 }
 
 /// What a circuit may do a second.

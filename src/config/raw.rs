@@ -62,8 +62,21 @@ pub(super) struct RawService {
     pub over_limit: Option<At<String>>,
     /// `[[service.port]]`
     pub ports: Vec<RawPort>,
-    /// `[[service.remote]]`: the place of each, and its `address`.
-    pub remotes: Vec<(At<()>, Option<At<String>>)>,
+    /// `[[service.remote]]`
+    pub remotes: Vec<RawRemote>,
+}
+
+/// `[[service.remote]]`
+#[derive(Debug)]
+pub(super) struct RawRemote {
+    /// Where the table stands.
+    pub place: At<()>,
+    /// `address`
+    pub address: Option<At<String>>,
+    /// `name`
+    pub name: Option<At<String>>,
+    /// `weight`
+    pub weight: Option<At<i64>>,
 }
 
 /// `[[service.port]]`
@@ -261,7 +274,17 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         bytes_per_circuit_burst: table.integer("bytes_per_circuit_burst", d),
         over_limit: table.text("over_limit", d),
         ports: ports.iter().map(|table| read_port(table, d)).collect(),
-        remotes: remotes.iter().map(|table| (place(table), table.text("address", d))).collect(),
+        remotes: remotes.iter().map(|table| read_remote(table, d)).collect(),
+    }
+}
+
+/// `[[service.remote]]`
+fn read_remote<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawRemote {
+    RawRemote {
+        place: place(table),
+        address: table.text("address", d),
+        name: table.text("name", d),
+        weight: table.integer("weight", d),
     }
 }
 

@@ -79,7 +79,8 @@ pub(super) const BACKEND: Table = Table {
 };
 
 /// A remote instance.
-pub(super) const REMOTE: Table = Table { heading: "[[service.remote]]", keys: &["address"] };
+pub(super) const REMOTE: Table =
+    Table { heading: "[[service.remote]]", keys: &["address", "name", "weight"] };
 
 /// In-process instances.
 pub(super) const TURBO: Table = Table {

@@ -294,7 +294,8 @@ fn services_have_names_and_keys_of_their_own() {
 #[test]
 fn what_this_version_does_not_carry_is_refused_and_not_ignored() {
     let port = |line: &str| format!("{MINIMAL}{line}\n");
-    let remote = "[[service.remote]]\naddress = \"x.onion\"";
+    let remote = "[[service.remote]]\naddress = \
+                  \"sltib6sxkuxh2scmtuvd5w2g7pahnzkovefxpo4e4ptnkzl5kkq5h2ad.onion\"";
     for (text, line, key) in [
         (port(remote), 5, "service[0].remote[0]"),
         (port("[ctor]\ninstances = 2"), 6, "ctor.instances"),

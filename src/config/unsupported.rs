@@ -30,7 +30,7 @@ pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
 
 /// A service's part.
 fn service_problems(service: &RawService, found: &mut Vec<Problem>) {
-    for (place, _) in &service.remotes {
-        found.push(not_yet(place, "a remote instance", "remove [[service.remote]]"));
+    for remote in &service.remotes {
+        found.push(not_yet(&remote.place, "a remote instance", "remove [[service.remote]]"));
     }
 }

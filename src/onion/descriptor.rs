@@ -53,25 +53,46 @@ pub struct Descriptor {
     pub(super) instances: usize,
 }
 
+/// One instance, as the merge sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Place<T> {
+    /// Its number.
+    pub(super) instance: usize,
+    /// The points that it has.
+    pub(super) points: Arc<Vec<T>>,
+    /// What it shall have of the descriptor beside the others: its weight times the percent of it
+    /// that it is well enough for.
+    pub(super) share: u32,
+}
+
 /// The points that go into the descriptor: a share for every instance, at most `points_max`.
 ///
 /// Breadth first: every instance's first point, then every instance's second, and so on. The order
-/// within an instance is its own, so a set stays the same while points stay the same.
-pub(super) fn select<T: Clone>(by_instance: &[Arc<Vec<T>>], points_max: usize) -> Vec<(usize, T)> {
-    let deepest = by_instance.iter().map(|points| points.len()).max().unwrap_or(0);
+/// within an instance is its own, so a set stays the same while points stay the same. An instance
+/// without a share has points only if no other has any.
+pub(super) fn select<T: Clone>(places: &[Place<T>], points_max: usize) -> Vec<(usize, T)> {
+    let has_points = |place: &&Place<T>| !place.points.is_empty();
+    let wanted = places.iter().filter(has_points).any(|place| place.share > 0);
+    let places = places.iter().filter(|place| place.share > 0 || !wanted);
+    let deepest = places.clone().map(|place| place.points.len()).max().unwrap_or(0);
     let breadth_first = (0..deepest).flat_map(|depth| {
-        by_instance.iter().enumerate().filter_map(move |(instance, points)| {
-            points.get(depth).map(|point| (instance, point.clone()))
+        places.clone().filter_map(move |place| {
+            place.points.get(depth).map(|point| (place.instance, point.clone()))
         })
     });
     breadth_first.take(points_max).collect()
 }
 
-/// What we advertise as flow control: authenticated SENDMEs and congestion control, with the
-/// consensus's `cc_sendme_inc`. Doubles a client's throughput.
+/// The consensus's `cc_sendme_inc`, which instances that do congestion control go by.
+pub(super) fn sendme_increment(params: &NetParameters) -> u8 {
+    params.cc_sendme_inc.into()
+}
+
+/// What we advertise as flow control: authenticated SENDMEs and congestion control. Doubles a
+/// client's throughput.
 fn flow_control(params: &NetParameters) -> (Protocols, u8) {
     use tor_protover::named::{FLOWCTRL_AUTH_SENDME, FLOWCTRL_CC};
-    ([FLOWCTRL_AUTH_SENDME, FLOWCTRL_CC].into_iter().collect(), params.cc_sendme_inc.into())
+    ([FLOWCTRL_AUTH_SENDME, FLOWCTRL_CC].into_iter().collect(), sendme_increment(params))
 }
 
 impl Descriptor {
@@ -82,7 +103,7 @@ impl Descriptor {
 }
 
 /// Build and sign the descriptor of one period, from points with the numbers of their instances,
-/// at most [`limits::INTRO_POINTS_MAX`].
+/// at most [`limits::INTRO_POINTS_MAX`]. `congestion_control`: whether every one of them does it.
 ///
 /// # Errors
 /// [`DescriptorError`].
@@ -90,6 +111,7 @@ pub fn build(
     period: &PeriodKeys,
     points: &[(usize, IntroPointDesc)],
     revision: u64,
+    congestion_control: bool,
     params: &NetParameters,
     now: SystemTime,
 ) -> Result<Descriptor, DescriptorError> {
@@ -118,7 +140,7 @@ pub fn build(
         .intro_points(&points)
         .intro_auth_key_cert_expiry(expiry)
         .intro_enc_key_cert_expiry(expiry)
-        .flow_control(Some(flow_control(params)))
+        .flow_control(congestion_control.then(|| flow_control(params)))
         .lifetime(IntegerMinutes::new(limits::DESCRIPTOR_LIFETIME_MINUTES))
         .revision_counter(RevisionCounter::from(revision))
         .subcredential(period.subcredential)
@@ -130,4 +152,4 @@ pub fn build(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

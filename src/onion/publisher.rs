@@ -252,15 +252,14 @@ impl Publisher {
 
     /// Points have changed: does the descriptor have to?
     fn note_points(&mut self, now: Instant) {
-        let up: usize = self.service.seats().iter().map(|seat| seat.points().len()).sum();
-        if up == 0 {
+        if !self.service.has_points() {
             return;
         }
         self.first_point.get_or_insert(now);
         // Nothing of what clients know works any more: then the rate bound would only hurt.
         let published_is_gone = self.round.as_ref().is_some_and(|round| {
-            let seats = self.service.seats();
-            !seats.iter().any(|seat| seat.points().iter().any(|point| round.contains(point)))
+            let places = self.service.places();
+            !places.iter().any(|place| place.points.iter().any(|point| round.contains(point)))
         });
         if published_is_gone {
             self.pacing.want_now(now);
@@ -353,15 +352,14 @@ impl Publisher {
         if self.netdir().is_none() {
             return Some("no timely Tor directory".to_owned());
         }
-        let up: Vec<usize> = self.service.seats().iter().map(|seat| seat.points().len()).collect();
-        if up.iter().all(|points| *points == 0) {
+        if !self.service.has_points() {
             return Some("no introduction point is up".to_owned());
         }
         let waited = self.first_point.is_some_and(|first| {
             now.saturating_duration_since(first)
                 >= Duration::from_millis(limits::FIRST_PUBLISH_WAIT_MS)
         });
-        if self.round.is_none() && !waited && up.contains(&0) {
+        if self.round.is_none() && !waited && !self.service.has_points_everywhere() {
             return Some("waiting for every instance's first introduction point".to_owned());
         }
         None
@@ -370,11 +368,12 @@ impl Publisher {
     /// Build the descriptors of a new round.
     fn begin_round(&mut self, now: Instant) {
         let Some(netdir) = self.netdir() else { return };
-        let by_instance: Vec<_> = self.service.seats().iter().map(|seat| seat.points()).collect();
         let points_max = usize::from(self.service.settings.intro_points_max);
-        let points = super::descriptor::select(&by_instance, points_max);
-        let wall = SystemTime::now();
-        match Round::build(&self.periods, &points, &mut self.revisions, &netdir, now, wall) {
+        let points = super::descriptor::select(&self.service.places(), points_max);
+        let increment = super::descriptor::sendme_increment(netdir.params());
+        let offer = self.service.offers_congestion_control(increment);
+        let (wall, periods) = (SystemTime::now(), &self.periods);
+        match Round::build(periods, &points, offer, &mut self.revisions, &netdir, now, wall) {
             Ok(round) => {
                 if !self.round.as_ref().is_some_and(Round::was_refused) {
                     self.refusals = 0;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | subcredentials | control core, before a period's first upload | every core |
 //! | points of a seat | that seat's core | control core |
+//! | points and state of a guest | control core | control core, status |
 //! | cookies | every core | every core |
 //! | relays in use | every core that looks for a relay | the same |
 //! | a seat's queue | every core (push) | that seat's core (pop) |
@@ -11,6 +12,7 @@
 //! No lock here is held across an await, and none is on the path of a byte.
 
 use std::collections::HashSet;
+use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
@@ -21,9 +23,12 @@ use tor_linkspec::RelayIds;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::config::ServiceSettings;
+use super::descriptor::Place;
+use super::guest::{Guest, GuestConfig};
 use super::open::OpenCircuits;
 use super::rendezvous::RendezvousRequest;
 use super::replay::SeenCookies;
+use super::status::GuestState;
 use crate::base::counters::InstanceCounters;
 use crate::base::overload::Overload;
 use crate::base::stream::CircuitId;
@@ -50,15 +55,17 @@ pub struct Seat {
 pub struct Service {
     /// What was configured.
     pub settings: ServiceSettings,
-    /// One seat an instance.
+    /// One seat an in-process instance.
     seats: Vec<Arc<Seat>>,
+    /// Instances that are not in this process; their numbers follow those of the seats.
+    guests: Vec<Arc<Guest>>,
     /// The master's subcredentials of every live period.
     subcredentials: RwLock<Arc<Vec<Subcredential>>>,
     /// Cookies whose rendezvous was begun.
     pub(super) cookies: SeenCookies,
     /// Relays that carry a point of ours, or are about to.
     relays_in_use: Mutex<HashSet<RelayIds>>,
-    /// Rings when a seat's points change.
+    /// Rings when a seat's or a guest's points change, or their share.
     points_changed: Notify,
     /// Rings when an introduction point has come up, for those who wait to try again.
     point_up: Notify,
@@ -112,10 +119,12 @@ impl Seat {
 }
 
 impl Service {
-    /// A service with `instances` seats, which serves no new client while `overload` says so.
+    /// A service with `instances` seats and these `guests`, which serves no new client while
+    /// `overload` says so.
     pub fn new(
         settings: ServiceSettings,
         instances: usize,
+        guests: Vec<GuestConfig>,
         overload: Arc<Overload>,
     ) -> Arc<Service> {
         let seat = || Seat {
@@ -128,6 +137,7 @@ impl Service {
         Arc::new(Service {
             settings,
             seats: (0..instances).map(|_| Arc::new(seat())).collect(),
+            guests: guests.into_iter().map(|config| Arc::new(Guest::new(config))).collect(),
             subcredentials: RwLock::default(),
             cookies: SeenCookies::new(Instant::now()),
             relays_in_use: Mutex::default(),
@@ -141,6 +151,24 @@ impl Service {
     /// All seats, by instance number.
     pub fn seats(&self) -> &[Arc<Seat>] {
         &self.seats
+    }
+
+    /// The instances that are not in this process. The first one's number is that of seats.
+    pub fn guests(&self) -> &[Arc<Guest>] {
+        &self.guests
+    }
+
+    /// What there is to merge: every instance with its points, by number.
+    pub(super) fn places(&self) -> Vec<Place<IntroPointDesc>> {
+        let seats = self.seats.iter().map(|seat| (seat.points(), 1, 100));
+        let guests =
+            self.guests.iter().map(|guest| (guest.points(), guest.config.weight, guest.percent()));
+        let place = |(instance, (points, weight, percent))| Place {
+            instance,
+            points,
+            share: u32::from(weight) * u32::from(percent),
+        };
+        seats.chain(guests).enumerate().map(place).collect()
     }
 
     /// Replace the subcredentials. Every core uses the new ones from its next INTRODUCE2 on.
@@ -159,7 +187,44 @@ impl Service {
         self.points_changed.notify_one();
     }
 
-    /// Wait until some seat's points have changed since the last call. For the control core alone.
+    /// A guest's points were heard of just now, and the `cc_sendme_inc` of the congestion control
+    /// that its descriptor offers. Tells the publisher if they are new.
+    pub fn set_guest_points(
+        &self,
+        guest: &Guest,
+        points: Vec<IntroPointDesc>,
+        congestion_control: Option<NonZeroU8>,
+    ) {
+        if guest.set_points(points, congestion_control) {
+            self.points_changed.notify_one();
+        }
+    }
+
+    /// A guest's state, and why it does not serve. The points of one that has failed leave the
+    /// descriptor.
+    pub fn set_guest_state(&self, guest: &Guest, state: GuestState, reason: Option<String>) {
+        if guest.set_state(state, reason) {
+            self.points_changed.notify_one();
+        }
+    }
+
+    /// How much of its share of the points a guest shall have, in percent.
+    pub fn set_guest_percent(&self, guest: &Guest, percent: u8) {
+        if guest.set_percent(percent) {
+            self.points_changed.notify_one();
+        }
+    }
+
+    /// Whether every instance with points does congestion control with this `cc_sendme_inc`, as
+    /// ours do: the descriptor offers it for all points, or for none.
+    pub(super) fn offers_congestion_control(&self, increment: u8) -> bool {
+        self.guests.iter().map(|guest| guest.now()).all(|now| {
+            now.points.is_empty() || now.congestion_control.map(NonZeroU8::get) == Some(increment)
+        })
+    }
+
+    /// Wait until some points or shares have changed since the last call. For the control core
+    /// alone.
     pub(super) async fn points_changed(&self) {
         self.points_changed.notified().await;
     }
@@ -270,9 +335,21 @@ impl Service {
         self.seats.iter().for_each(|seat| seat.circuits.close_largest(usize::MAX));
     }
 
-    /// Whether every instance has an introduction point.
+    /// Whether every instance has an introduction point, but for guests that have failed.
     pub fn has_points_everywhere(&self) -> bool {
+        let waited_for = |guest: &Arc<Guest>| {
+            let now = guest.now();
+            now.points.is_empty() && now.state != GuestState::Failed
+        };
         self.seats.iter().all(|seat| !seat.points().is_empty())
+            && !self.guests.iter().any(waited_for)
+            && self.has_points()
+    }
+
+    /// Whether there is an introduction point.
+    pub fn has_points(&self) -> bool {
+        self.seats.iter().any(|seat| !seat.points().is_empty())
+            || self.guests.iter().any(|guest| !guest.points().is_empty())
     }
 
     /// Whether a client is being served on any core, or has asked to be: a stream is open, or an

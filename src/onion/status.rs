@@ -21,6 +21,33 @@ pub enum ServiceState {
     Draining,
 }
 
+/// What carries an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// This process.
+    Arti,
+    /// A C tor daemon that this process runs.
+    Ctor,
+    /// Somebody else: its descriptor is fetched.
+    Remote,
+}
+
+/// The state of an instance that is not in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestState {
+    /// Nothing has been heard of its points yet.
+    #[default]
+    Starting,
+    /// Its points are in the descriptor, or about to be.
+    Serving,
+    /// It takes no new client.
+    Draining,
+    /// It has no points that could be published.
+    Failed,
+}
+
 /// One published descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescriptorStatus {

@@ -2,6 +2,7 @@
 
 use super::check::Checker;
 use super::port::check_choice;
+use super::remote::check_remotes;
 use super::{SERVICE_NAME_DEFAULT, Service, port};
 use crate::config::raw::RawService;
 use crate::config::reader::At;
@@ -53,6 +54,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         checker.problems.push(place.problem(reason, fix));
     }
     let key_path = raw.key.as_ref().map(|typed| checker.path(typed));
+    let remotes = check_remotes(raw, checker);
     let ports = check_ports(raw, checker)?;
     Some(Service {
         name,
@@ -63,6 +65,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         streams_per_circuit_max,
         circuit_limits,
         ports,
+        remotes,
     })
 }
 

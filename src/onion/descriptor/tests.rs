@@ -12,13 +12,27 @@ use tor_llcrypto::pk::{curve25519, ed25519};
 use tor_netdir::params::NetParameters;
 use tor_netdoc::doc::hsdesc::{HsDesc, IntroPointDesc};
 
-use super::{DescriptorError, build, select};
+use super::{DescriptorError, Place, build, select};
 use crate::limits;
 use crate::onion::period::PeriodKeys;
 use crate::vault::MasterKey;
 
-fn by_instance(sizes: &[usize]) -> Vec<Arc<Vec<usize>>> {
-    sizes.iter().map(|size| Arc::new((0..*size).collect())).collect()
+fn by_instance(sizes: &[usize]) -> Vec<Place<usize>> {
+    let place = |(instance, size): (usize, &usize)| Place {
+        instance,
+        points: Arc::new((0..*size).collect()),
+        share: 100,
+    };
+    sizes.iter().enumerate().map(place).collect()
+}
+
+#[test]
+fn whoever_has_no_share_serves_only_while_nobody_else_can() {
+    let mut places = by_instance(&[3, 3]);
+    places[1].share = 0;
+    assert!(select(&places, 16).iter().all(|(owner, _)| *owner == 0));
+    places[0].points = Arc::default();
+    assert_eq!(select(&places, 16).len(), 3);
 }
 
 #[test]
@@ -50,7 +64,7 @@ fn the_choice_is_stable_and_never_above_the_cap() {
 }
 
 /// A point at a relay that does not exist; its document is like that of any other.
-fn point(number: u8) -> IntroPointDesc {
+pub(in crate::onion) fn point(number: u8) -> IntroPointDesc {
     let mut rng = rand::rng();
     let secret = curve25519::StaticSecret::random_from_rng(&mut rng);
     // An IPv4 link specifier: type 0, six bytes.
@@ -82,7 +96,8 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
     let keys = keys();
     let ours = points(16);
     let now = SystemTime::now();
-    let built = build(&keys, &ours, 7, &NetParameters::default(), now).expect("it can be built");
+    let built =
+        build(&keys, &ours, 7, true, &NetParameters::default(), now).expect("it can be built");
     let read =
         HsDesc::parse_decrypt_validate(&built.text, &keys.blinded.id(), &keys.subcredential, None)
             .expect("arti decrypts it")
@@ -104,9 +119,9 @@ fn twenty_points_fit_and_twenty_one_are_refused() {
     let keys = keys();
     let now = SystemTime::now();
     let params = NetParameters::default();
-    let built = build(&keys, &points(20), 7, &params, now).expect("twenty are allowed");
+    let built = build(&keys, &points(20), 7, true, &params, now).expect("twenty are allowed");
     assert!(built.text.len() < 50_000, "{} bytes", built.text.len());
-    let error = build(&keys, &points(21), 7, &params, now).expect_err("one too many");
+    let error = build(&keys, &points(21), 7, true, &params, now).expect_err("one too many");
     assert!(matches!(error, DescriptorError::TooManyPoints { count: 21, .. }), "{error}");
 }
 
@@ -114,6 +129,6 @@ fn twenty_points_fit_and_twenty_one_are_refused() {
 fn the_default_number_of_points_stays_below_30_kb() {
     let count = limits::INTRO_POINTS_DEFAULT;
     let params = NetParameters::default();
-    let built = build(&keys(), &points(count), 7, &params, SystemTime::now());
+    let built = build(&keys(), &points(count), 7, true, &params, SystemTime::now());
     assert!(built.expect("it can be built").text.len() < 30_000);
 }

@@ -138,10 +138,12 @@ pub(super) struct Round {
 static NEXT_ROUND: AtomicU64 = AtomicU64::new(0);
 
 impl Round {
-    /// Build the descriptors of all `periods` with the same `points`.
+    /// Build the descriptors of all `periods` with the same `points`, and the offer of congestion
+    /// control if every one of them does it.
     pub(super) fn build(
         periods: &[Period],
         points: &[(usize, IntroPointDesc)],
+        congestion_control: bool,
         revisions: &mut Revisions,
         netdir: &NetDir,
         now: Instant,
@@ -153,8 +155,15 @@ impl Round {
         for period in periods {
             let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
             let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
-            let descriptor =
-                descriptor::build(&period.keys, points, revision, netdir.params(), wall)?;
+            let params = netdir.params();
+            let descriptor = descriptor::build(
+                &period.keys,
+                points,
+                revision,
+                congestion_control,
+                params,
+                wall,
+            )?;
             let target = |hsdir: OwnedCircTarget| Target {
                 ids: RelayIds::from_relay_ids(&hsdir),
                 hsdir,
