@@ -16,6 +16,7 @@ mod data_core;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod fronts;
+pub mod generate;
 pub mod launch;
 mod memory;
 pub mod options;

@@ -7,6 +7,7 @@ pub mod args;
 pub mod backend;
 pub mod check;
 pub mod circuit;
+pub mod ctor;
 pub mod doctor;
 pub mod key;
 mod logging;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Descriptor(args) => status::descriptor(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Circuit(args) => circuit::run(&args),
+        Command::Ctor(args) => ctor::run(&args),
     }
 }
 

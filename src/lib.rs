@@ -15,6 +15,7 @@
 //! | links, guards, circuits, the directory | [`tor`] |
 //! | executors, pinned threads, queues between cores | [`runtime`] |
 //! | streams to backends | [`plane`] |
+//! | C tor daemons | [`ctor`] |
 //! | the master key | [`vault`] |
 //! | every bound | [`limits`] |
 //!
@@ -30,6 +31,7 @@ pub mod base;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+pub mod ctor;
 pub mod limits;
 pub mod onion;
 pub mod plane;

@@ -8,6 +8,8 @@
 mod arti;
 #[path = "end_to_end/backends.rs"]
 mod backends;
+#[path = "end_to_end/classic.rs"]
+mod classic;
 #[path = "end_to_end/cores.rs"]
 mod cores;
 #[path = "end_to_end/embed.rs"]

@@ -301,7 +301,7 @@ fn more_instances_than_cores_and_a_cpu_that_is_refused_are_warned_of_and_it_serv
     let mut process = Process::start(&second);
     warned(&process, "CPU 1023 may not be used by this process");
     process.wait_for("it says that it is not pinned", |process| {
-        process.read("err").contains("cannot pin this thread to CPU 1023").then_some(())
+        process.read("err").contains("cannot pin to CPU 1023").then_some(())
     });
     assert_eq!(process.status().expect("it answers")["services"][0]["state"], "starting");
 }

@@ -86,6 +86,8 @@ pub enum Command {
     Backend(BackendArgs),
     /// Ban a client's circuit, prefer it, close it
     Circuit(CircuitArgs),
+    /// Write the classic stack: C tor daemons, OnionBalance, HAProxy
+    Ctor(CtorArgs),
 }
 
 /// Arguments of `run`.
@@ -386,6 +388,70 @@ pub enum CircuitCommand {
         #[command(flatten)]
         target: Target,
     },
+}
+
+/// Arguments of `ctor`.
+#[derive(Debug, Args)]
+pub struct CtorArgs {
+    /// What to do with C tor daemons.
+    #[command(subcommand)]
+    pub command: CtorCommand,
+}
+
+/// What to do with C tor daemons.
+#[derive(Debug, Subcommand)]
+pub enum CtorCommand {
+    /// Write torrcs, OnionBalance's and HAProxy's configuration, and how to run them
+    #[command(long_about = GENERATE_LONG)]
+    Generate(GenerateArgs),
+}
+
+/// `ctor generate --help` begins with this.
+const GENERATE_LONG: &str = "Write the classic stack for an onion service into a new directory: \
+    a torrc and keys for each C tor daemon, OnionBalance's config.yaml with the master key, \
+    haproxy.cfg, and a README.md with every command to run them.\n\n\
+    Starts nothing, and never writes over anything. The directory holds keys: it is for its owner \
+    alone (0700). Prints each service's onion address.";
+
+/// Arguments of `ctor generate`.
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("served").args(["config", "backend"]).required(true).multiple(true)),
+    after_help = "Examples:\n  \
+        rustbalance ctor generate stack --backend 127.0.0.1:8080\n  \
+        rustbalance ctor generate stack --config rustbalance.toml --instances 4\n  \
+        rustbalance ctor generate stack --config rustbalance.toml --debian\n\n\
+        With --config, services keep their keys, ports and backends. Stop RustBalance before the\n\
+        stack runs: two publishers of one key write over each other's descriptors."
+)]
+pub struct GenerateArgs {
+    /// The directory to make; it may exist if it is empty
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+
+    /// Take services, keys and backends from this configuration file
+    #[arg(long, value_name = "FILE", conflicts_with = "backend")]
+    pub config: Option<PathBuf>,
+
+    /// A server for virtual port 80 of a new service: IP:PORT, [IPV6]:PORT or unix:/PATH
+    #[arg(long, value_name = "ADDR", value_parser = backend_address)]
+    pub backend: Vec<BackendAddress>,
+
+    /// C tor daemons [default: one for each CPU, at most 8]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(limits::CTOR_DAEMONS_MAX))
+    )]
+    pub instances: Option<u16>,
+
+    /// For Debian's tor-instance-create and tor@.service, with a drop-in for each daemon
+    #[arg(long)]
+    pub debian: bool,
+
+    /// A file whose lines end every torrc
+    #[arg(long, value_name = "FILE")]
+    pub torrc_extra: Option<PathBuf>,
 }
 
 /// Read the command line `arguments`, the program's name first.

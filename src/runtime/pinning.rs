@@ -23,7 +23,7 @@ pub struct Plan {
 
 /// A thread could not be pinned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot pin this thread to CPU {cpu}: the system refuses (cpuset, container?)")]
+#[error("cannot pin to CPU {cpu}: the system refuses (cpuset, container?)")]
 pub struct PinError {
     /// The CPU.
     pub cpu: usize,
@@ -127,6 +127,18 @@ pub fn pin_current_thread(cpu: usize) -> Result<(), PinError> {
     } else {
         Err(PinError { cpu })
     }
+}
+
+/// Pin another process of ours, which has one thread so far.
+///
+/// # Errors
+/// [`PinError`]; it runs on as it was.
+pub fn pin_process(pid: u32, cpu: usize) -> Result<(), PinError> {
+    let mut set = nix::sched::CpuSet::new();
+    let refused = |_| PinError { cpu };
+    set.set(cpu).map_err(refused)?;
+    let pid = i32::try_from(pid).map_err(|_| PinError { cpu })?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(pid), &set).map_err(refused)
 }
 
 /// The smallest quota on the way to the root, see [`cgroup::smallest`].

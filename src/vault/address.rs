@@ -12,6 +12,9 @@ use crate::base::redact::REDACTED;
 /// The version that ends every address of a version 3 service.
 const VERSION: u8 = 3;
 
+/// First 32 bytes of tor's `hs_ed25519_public_key`.
+const TOR_PUBLIC_FILE_HEADER: &[u8; 32] = b"== ed25519v1-public: type0 ==\0\0\0";
+
 /// Base32 as in RFC 4648, in lower case.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -37,6 +40,11 @@ impl OnionAddress {
     /// The service's public identity key, 32 bytes.
     pub fn public_key(&self) -> &[u8; 32] {
         self.0.as_ref()
+    }
+
+    /// The contents of tor's `hs_ed25519_public_key` for this address, 64 bytes.
+    pub fn to_tor_public_file_bytes(self) -> Vec<u8> {
+        [TOR_PUBLIC_FILE_HEADER.as_slice(), self.public_key()].concat()
     }
 
     /// The checksum between key and version.

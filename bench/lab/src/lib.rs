@@ -197,6 +197,11 @@ impl Lab {
         network::arti_toml(&self.record.relays)
     }
 
+    /// The lines of a torrc with which any tor on this machine finds this network.
+    pub fn torrc_lines(&self) -> String {
+        format!("{}{}", node::COMMON, self.record.dir_authorities)
+    }
+
     /// A command that runs where services run: in the service side's namespace, if there is one.
     pub fn command(&self, program: &str) -> Command {
         match &self.record.namespaces {
