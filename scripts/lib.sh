@@ -8,7 +8,7 @@
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly REPO
 readonly PACKAGES_TO_BUILD=(build-essential pkg-config)
-readonly PACKAGES_TO_RUN=(tor nginx-light curl iproute2)
+readonly PACKAGES_TO_RUN=(tor nginx-light curl iproute2 systemd)
 readonly PACKAGES_OF_PEERS=(haproxy onionbalance libnginx-mod-stream faketime strace librsvg2-bin)
 
 # Debian keeps nginx and haproxy here, and not in everybody's PATH.

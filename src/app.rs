@@ -56,3 +56,4 @@ pub use self::options::{Options, ServiceOptions};
 pub use self::reload::{ChangeError, Changes};
 pub use self::running::{Progress, Running, UnknownService};
 pub use self::start::{StartError, start};
+pub use crate::plane::passed::{PassedSocket, PassedSockets};

@@ -11,6 +11,7 @@ pub mod ctor;
 pub mod doctor;
 pub mod key;
 mod logging;
+mod passed;
 mod process;
 pub mod run;
 pub mod status;

@@ -37,6 +37,7 @@ pub mod handoff;
 pub mod health;
 mod hello;
 mod idle;
+pub mod passed;
 mod pipes;
 mod port;
 mod proxy_protocol;

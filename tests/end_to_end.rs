@@ -16,6 +16,8 @@ mod cores;
 mod embed;
 #[path = "end_to_end/faults.rs"]
 mod faults;
+#[path = "end_to_end/filter.rs"]
+mod filter;
 #[path = "end_to_end/listeners.rs"]
 mod listeners;
 #[path = "end_to_end/machine.rs"]

@@ -90,7 +90,8 @@ impl Shared {
             let occupied = if ours { Occupied::Replace } else { occupied };
             let number = next;
             next = next.wrapping_add(1);
-            Front::open(config.clone(), number, occupied, Arc::clone(&find))
+            let passed = &self.common.sockets;
+            Front::open(config.clone(), number, (occupied, passed), Arc::clone(&find))
         };
         let now: Vec<Arc<Front>> = wanted.iter().map(one).collect::<Result<_, _>>()?;
         let gone = |front: &&Arc<Front>| !now.iter().any(|other| Arc::ptr_eq(other, front));

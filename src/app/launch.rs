@@ -17,6 +17,7 @@ use crate::limits;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 use crate::plane::handler::Handlers;
+use crate::plane::passed::{PassedSocket, PassedSockets};
 use crate::runtime::link_stream::check_source;
 use crate::runtime::{IoChoice, driver, memory, pinning};
 use crate::tor::ArtiSettings;
@@ -51,6 +52,8 @@ pub struct Launch {
     io: IoChoice,
     /// Backends inside the program.
     handlers: Handlers,
+    /// Sockets that somebody else has bound for the listeners.
+    sockets: PassedSockets,
     /// Whether the process that runs is to be replaced.
     take_over: bool,
 }
@@ -58,7 +61,13 @@ pub struct Launch {
 impl Launch {
     /// Serve what a configuration says.
     pub fn new(config: Config) -> Launch {
-        Launch { config, io: IoChoice::default(), handlers: Handlers::default(), take_over: false }
+        Launch {
+            config,
+            io: IoChoice::default(),
+            handlers: Handlers::default(),
+            sockets: PassedSockets::default(),
+            take_over: false,
+        }
     }
 
     /// What drives the data cores' sockets.
@@ -71,6 +80,13 @@ impl Launch {
     #[must_use]
     pub fn handlers(self, handlers: Handlers) -> Launch {
         Launch { handlers, ..self }
+    }
+
+    /// Sockets that somebody else has bound: a listener with the address of one takes connections
+    /// from it, and binds nothing.
+    #[must_use]
+    pub fn sockets(self, sockets: PassedSockets) -> Launch {
+        Launch { sockets, ..self }
     }
 
     /// Take over from the process that serves this configuration's state directory, without a gap:
@@ -87,7 +103,7 @@ impl Launch {
     /// # Errors
     /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
     pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
-        let Launch { config, io, handlers, take_over } = self;
+        let Launch { config, io, handlers, sockets, take_over } = self;
         let arti = ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
             let file: String =
                 config.file.iter().map(|file| format!("{}: ", file.display())).collect();
@@ -109,7 +125,8 @@ impl Launch {
             _ => Some(usize::from(config.turbo.instance_count(cpus))),
         };
         let plan = pinning::plan(cores, config.turbo.cores.as_deref());
-        for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings) {
+        let unused = unused_sockets(&sockets, &config);
+        for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings).chain(&unused) {
             tell(Notice::Warning(warning.clone()));
         }
         let io = driver::choose(io).map_err(|error| {
@@ -134,6 +151,7 @@ impl Launch {
             services,
             handlers,
             listens: config.listens.clone(),
+            sockets,
             stacks: match u16::try_from(plan.data.len()) {
                 Ok(instances) if in_process => config.turbo.stack_count(instances),
                 _ => 1,
@@ -166,6 +184,17 @@ pub fn check_sources(config: &Config) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// One sentence for each socket that was passed and that no listener uses.
+pub(super) fn unused_sockets(sockets: &PassedSockets, config: &Config) -> Vec<String> {
+    let sentence = |socket: &PassedSocket| {
+        format!(
+            "nobody takes connections from the socket that was passed for {socket}: write a \
+             [[listen]] with this address, or stop the socket unit"
+        )
+    };
+    sockets.unused(&config.listens).map(sentence).collect()
 }
 
 /// The process to take over from, if that was asked for and one runs; otherwise the admin socket's

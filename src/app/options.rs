@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{CircuitLimits, ListenConfig, PortConfig};
 use crate::plane::handler::Handlers;
+use crate::plane::passed::PassedSockets;
 use crate::runtime::Io;
 use crate::runtime::pinning::Plan;
 use crate::tor::ArtiSettings;
@@ -34,6 +35,8 @@ pub struct Options {
     pub handlers: Handlers,
     /// Listeners for clients that other programs bring.
     pub listens: Vec<ListenConfig>,
+    /// Sockets that somebody else has bound for them.
+    pub sockets: PassedSockets,
     /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
     pub io: Io,
     /// How long a data core that has nothing to do looks around before it sleeps.

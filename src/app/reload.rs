@@ -10,7 +10,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::control_core::Shared;
-use super::launch::{LaunchError, Notice, check_handlers, existing_keys, services};
+use super::launch::{LaunchError, Notice, check_handlers, existing_keys, services, unused_sockets};
 use super::options::ServiceOptions;
 use super::roster::ServiceShared;
 use super::running::{Order, Running};
@@ -105,6 +105,9 @@ impl Running {
             .shared
             .set_listens(&config.listens, Occupied::Refuse)
             .map_err(|error| failed(&error))?;
+        for warning in unused_sockets(&self.shared.common.sockets, config) {
+            tell(Notice::Warning(warning));
+        }
         if let Some(before) = &self.started_with {
             for key in fixed_parts_that_differ(before, config) {
                 let text = format!("{key}: what has changed there holds from the next start on");

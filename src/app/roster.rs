@@ -21,6 +21,7 @@ use crate::onion::status::{Engine, PublisherStatus};
 use crate::onion::{GuestConfig, Service, ServiceSettings};
 use crate::plane::Plane;
 use crate::plane::handler::Handlers;
+use crate::plane::passed::PassedSockets;
 use crate::vault::MasterKey;
 
 /// What every service is made with.
@@ -34,6 +35,8 @@ pub(super) struct Common {
     pub(super) overload: Arc<Overload>,
     /// Backends inside this process.
     pub(super) handlers: Handlers,
+    /// Sockets that listeners find bound.
+    pub(super) sockets: PassedSockets,
 }
 
 /// What the control core alone uses of a service.

@@ -57,8 +57,9 @@ pub(super) fn start_after(
     let instances = if options.in_process { cores } else { 0 };
     let stacks = options.stacks.clamp(1, u16::try_from(cores).unwrap_or(u16::MAX));
     let (cpu, drain) = ControlCore::settings(&options);
-    let overload = Arc::default();
-    let common = Common { cores, instances, overload, handlers: options.handlers.clone() };
+    let (overload, handlers) = (Arc::default(), options.handlers.clone());
+    let sockets = options.sockets.clone();
+    let common = Common { cores, instances, overload, handlers, sockets };
     let services: Vec<_> = options
         .services
         .into_iter()

@@ -7,6 +7,9 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
+use super::passed;
+use crate::app::PassedSockets;
+
 /// Switch core dumps off: one would hold the master key. Before any command reads a key.
 ///
 /// # Errors
@@ -33,16 +36,17 @@ pub fn prepare() {
 }
 
 /// Start the program that lies at our path now, with the same arguments, to take over from this
-/// process.
-pub fn start_successor() {
+/// process, and with the sockets that were passed to this one.
+pub fn start_successor(sockets: &PassedSockets) {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_else(|| "rustbalance".into());
-    let started = Command::new(&program)
+    let mut command = Command::new(&program);
+    command
         .args(arguments.filter(|argument| argument != TAKE_OVER))
         .arg(TAKE_OVER)
         // systemd's watchdog is fed by whoever serves.
-        .env_remove("WATCHDOG_PID")
-        .spawn();
+        .env_remove("WATCHDOG_PID");
+    let started = passed::give(&mut command, sockets).and_then(|()| command.spawn());
     let mut child = match started {
         Ok(child) => child,
         Err(error) => {

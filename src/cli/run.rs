@@ -12,8 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{EXIT_CONFIG, RunArgs};
 use super::logging::{self, tell, warn};
+use super::passed;
 use super::systemd::{Notifier, feed_watchdog};
-use crate::app::{Changes, Launch, LaunchError, Notice, Progress, Running};
+use crate::app::{Changes, Launch, LaunchError, Notice, PassedSockets, Progress, Running};
 use crate::config::Config;
 
 /// Why a run did not come to its orderly end.
@@ -43,20 +44,22 @@ pub fn run(args: &RunArgs) -> ExitCode {
 
 /// Check everything, start, and wait for the end.
 fn serve(args: &RunArgs) -> Result<(), Failure> {
+    // Before a thread runs, and before a file is opened.
+    let (sockets, useless) = passed::take(args.take_over).map_err(Failure::Failed)?;
     let config = args.config().map_err(Failure::Config)?;
     logging::check(&config.log).map_err(|error| Failure::Config(vec![error]))?;
     logging::init(&config.log);
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&useless) {
         warn(warning);
     }
     super::process::prepare();
     let drain = config.drain;
-    let launch = Launch::new(config).io(args.io).take_over(args.take_over);
+    let launch = Launch::new(config).io(args.io).sockets(sockets.clone()).take_over(args.take_over);
     let running = launch.start(|notice| told("", notice)).map_err(|error| match error {
         LaunchError::Config(errors) => Failure::Config(errors),
         LaunchError::Failed(error) => Failure::Failed(error),
     })?;
-    follow(&running, drain, args).map_err(Failure::Failed)
+    follow(&running, (drain, &sockets), args).map_err(Failure::Failed)
 }
 
 /// Tell what somebody may want to know of a start or a change, after `prefix`.
@@ -145,7 +148,11 @@ fn read_again(args: &RunArgs) -> Result<Config, Vec<String>> {
 }
 
 /// Tell how far things are, and pass signals on, until the end.
-fn follow(running: &Running, drain: Duration, args: &RunArgs) -> Result<(), String> {
+fn follow(
+    running: &Running,
+    (drain, sockets): (Duration, &PassedSockets),
+    args: &RunArgs,
+) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
     let driver =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -180,7 +187,7 @@ fn follow(running: &Running, drain: Duration, args: &RunArgs) -> Result<(), Stri
                             continue;
                         }
                         Asked::Upgrade => {
-                            super::process::start_successor();
+                            super::process::start_successor(sockets);
                             continue;
                         }
                     }

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The kernel spreads connections over the sockets of a TCP address by a hash, which is even only
-//! in the long run; whoever comes first takes those of a unix socket. [`super::handoff`] makes it
+//! in the long run; whoever comes first takes those of a unix socket, or of one that was passed to
+//! this process ([`super::passed`]). [`super::handoff`] makes it
 //! even.
 //!
 //! A connection that is refused is reset: C tor tells its client that the stream broke, where an
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 
 use super::Plane;
 use super::handoff::{Arrival, Handoff, Live};
+use super::passed::PassedSockets;
 use super::proxy_protocol::read::{self, Extent, Facts};
 use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
@@ -56,8 +58,10 @@ pub struct Front {
     /// Its number among instances, for the ids of circuits.
     instance: u16,
     /// Keeps the address: for TCP a socket that is bound and does not listen, for a unix socket the
-    /// listening one.
+    /// listening one; or the listening one that was passed to this process.
     place: Socket,
+    /// Whether it was passed, and is not ours alone.
+    passed: bool,
     /// Finds the service's plane.
     find: Arc<FindPlane>,
     /// Streams and bytes.
@@ -100,29 +104,34 @@ pub struct FrontError {
 }
 
 impl Front {
-    /// Take the address. `number` is that of the listener in the configuration.
+    /// Take the address, or the socket that was passed for it. `number` is that of the listener in
+    /// the configuration.
     ///
     /// # Errors
     /// When it is not this machine's, or another program has it.
     pub fn open(
         config: ListenConfig,
         number: u16,
-        occupied: Occupied,
+        (occupied, passed): (Occupied, &PassedSockets),
         find: Arc<FindPlane>,
     ) -> Result<Arc<Front>, FrontError> {
-        let place = match &config.address {
-            BackendAddress::Unix(path) => listen_unix(path, config.backlog, occupied)
+        let failed = |source| FrontError { address: config.address.to_string(), source };
+        let passed = passed.at(&config.address).map_err(failed)?;
+        let is_passed = passed.is_some();
+        let place = match (passed, &config.address) {
+            (Some(socket), _) => Ok((socket, None)),
+            (None, BackendAddress::Unix(path)) => listen_unix(path, config.backlog, occupied)
                 .map(|(socket, file)| (socket, Some(file))),
-            BackendAddress::Tcp(address) => bind_tcp(*address).map(|socket| (socket, None)),
-            BackendAddress::Handler(_) => Err(io::ErrorKind::Unsupported.into()),
+            (None, BackendAddress::Tcp(address)) => bind_tcp(*address).map(|socket| (socket, None)),
+            (None, BackendAddress::Handler(_)) => Err(io::ErrorKind::Unsupported.into()),
         };
-        let address = config.address.to_string();
-        let (place, file) = place.map_err(|source| FrontError { address, source })?;
+        let (place, file) = place.map_err(failed)?;
         Ok(Arc::new(Front {
             config,
             number,
             instance: limits::LISTEN_INSTANCE_FIRST.saturating_add(number),
             place,
+            passed: is_passed,
             find,
             counters: Arc::default(),
             accepted_total: AtomicU64::new(0),
@@ -182,7 +191,7 @@ impl Front {
     /// This core's listening socket.
     fn listener(&self) -> io::Result<ring::Listener> {
         let socket = match &self.config.address {
-            BackendAddress::Tcp(address) => {
+            BackendAddress::Tcp(address) if !self.passed => {
                 let socket = bind_tcp(*address)?;
                 // Connections have it from their listener: whoever writes to them batches.
                 socket.set_tcp_nodelay(true)?;
@@ -293,6 +302,7 @@ impl Front {
         ListenStatus {
             address: self.config.address.to_string(),
             service: self.config.service.clone(),
+            passed: self.passed,
             accepted_total: self.accepted_total.load(Ordering::Relaxed),
             headers_refused_total: self.headers_refused_total.load(Ordering::Relaxed),
             handed_off_total: counters.handed_off_total(),

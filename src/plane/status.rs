@@ -90,6 +90,9 @@ pub struct ListenStatus {
     pub address: String,
     /// The service whose backends serve who comes.
     pub service: String,
+    /// Whether its socket was passed to the process, by systemd say.
+    #[serde(default)]
+    pub passed: bool,
     /// Connections that were accepted.
     pub accepted_total: u64,
     /// PROXY headers that were wrong, or did not come in time.

@@ -1,11 +1,13 @@
 //! A RustBalance process beside a lab: its configuration, its start, its status, its end.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustbalance_lab::{Lab, wait_until};
 use serde_json::Value;
 
@@ -58,6 +60,8 @@ pub struct Service {
     pub ready_after: Duration,
 }
 
+/// What is tested.
+const BINARY: &str = env!("CARGO_BIN_EXE_rustbalance");
 /// Longest wait for `ready`.
 const READY_SECONDS_MAX: u64 = 90;
 
@@ -106,6 +110,23 @@ impl Service {
         service
     }
 
+    /// Start one as systemd does that has bound sockets for it, and wait until it is ready. systemd
+    /// knows the process's number when it writes the environment; here a shell does.
+    pub fn start_with_sockets(lab: &Lab, spec: &Spec, sockets: Vec<(OwnedFd, &str)>) -> Service {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let mut command = lab.command("sh");
+        command
+            .args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh", BINARY])
+            .env("LISTEN_FDS", sockets.len().to_string());
+        let (fds, names): (Vec<_>, Vec<_>) = sockets.into_iter().unzip();
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        let mapping = |(child_fd, parent_fd)| FdMapping { parent_fd, child_fd };
+        command.fd_mappings((3..).zip(fds).map(mapping).collect()).expect("each has its number");
+        let mut service = Service::launch_by(command, lab, spec, dir);
+        service.wait_until_ready();
+        service
+    }
+
     /// Start the process, with more in its environment.
     fn launch(
         lab: &Lab,
@@ -113,14 +134,19 @@ impl Service {
         dir: tempfile::TempDir,
         environment: &[(&str, &str)],
     ) -> Service {
+        let mut command = lab.command(BINARY);
+        command.envs(environment.iter().copied());
+        Service::launch_by(command, lab, spec, dir)
+    }
+
+    /// Start the process that a command is; the arguments come to those that it has.
+    fn launch_by(mut command: Command, lab: &Lab, spec: &Spec, dir: tempfile::TempDir) -> Service {
         let config = dir.path().join("rustbalance.toml");
         std::fs::write(&config, toml(lab, spec, dir.path())).expect("the directory is writable");
         // The same tests for each driver: `scripts/test --long` runs them with epoll as well.
         let io = std::env::var("RUSTBALANCE_TEST_IO").unwrap_or_else(|_| "auto".to_owned());
         let started = Instant::now();
-        let mut child = lab
-            .command(env!("CARGO_BIN_EXE_rustbalance"))
-            .envs(environment.iter().copied())
+        let mut child = command
             .args(["run", "--io", &io, "--config"])
             .arg(&config)
             .stdin(Stdio::null())

@@ -1,12 +1,15 @@
 //! What systemd would be told: by a socket of the test's own in its place.
 
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use rustbalance_lab::wait_until;
 
 use crate::service::{Service, Spec};
+use crate::upgrading::{has_ended, process, serving, upgrade};
 
 /// In systemd's place: takes what it is told at once, as systemd does.
 struct Manager {
@@ -92,4 +95,67 @@ fn a_core_that_hangs_starves_the_watchdog() {
         .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
     assert!(service.log().contains("data-1"), "{}", service.log());
     assert!(!manager.wait_for_another("WATCHDOG=1", 4), "a core hangs");
+}
+
+/// Ask for the file `who`, to the end.
+fn ask(mut connection: impl Read + Write) {
+    connection.write_all(b"GET /who HTTP/1.0\r\n\r\n").expect("it is open");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).expect("it is served");
+    assert!(answer.ends_with("nginx"), "{answer}");
+}
+
+#[test]
+fn sockets_that_systemd_has_bound_are_served_also_by_the_next_process() {
+    let (lab, _) = crate::lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    std::fs::write(root.path().join("who"), "nginx").expect("a file can be written");
+    let nginx = lab.nginx(root.path()).expect("nginx starts");
+    let path = root.path().join("front.sock");
+    let unix = UnixListener::bind(&path).expect("the path is free");
+    let [tcp, spare] = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback is up"));
+    let address = tcp.local_addr().expect("it is bound");
+    let listen = |address: &str| format!("[[listen]]\naddress = \"{address}\"\nvirtual = 80\n");
+    let spec = Spec {
+        backends: vec![nginx.address.to_string()],
+        top_lines: "drain_s = 3".to_owned(),
+        port_lines: [format!("unix:{}", path.display()), address.to_string()]
+            .map(|address| listen(&address))
+            .concat(),
+        ..Spec::default()
+    };
+    let connect = || TcpStream::connect(address).expect("somebody listens");
+    // Before there is a process: that is what such a socket is for.
+    let early = connect();
+    let copy = |listener: &TcpListener| listener.try_clone().expect("descriptors are left").into();
+    let file = unix.try_clone().expect("descriptors are left").into();
+    let sockets = vec![(file, "front"), (copy(&tcp), "port"), (copy(&spare), "spare")];
+    let service = Service::start_with_sockets(lab, &spec, sockets);
+    let served = || {
+        ask(connect());
+        ask(UnixStream::connect(&path).expect("somebody listens"));
+        let listens = service.status()["listens"].clone();
+        assert_eq!((&listens[0]["passed"], &listens[1]["passed"]), (&true.into(), &true.into()));
+    };
+    ask(early);
+    served();
+    let spare = spare.local_addr().expect("it is bound");
+    assert!(service.log().contains(&format!("{spare} (spare)")), "{}", service.log());
+    // No child gets one by chance: the last digit but five of the flags is O_CLOEXEC's.
+    for fd in 3..=5 {
+        let flags = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", service.pid()));
+        let flags = flags.expect("it is open");
+        let flags = flags.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.expect("it has flags").trim(), 8);
+        assert_ne!(flags.expect("a number") & 0o2_000_000, 0, "{fd}");
+    }
+    upgrade(lab, &service).unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    served();
+    let last = serving(&service).expect("it answers");
+    assert_ne!(last, u64::from(service.pid()));
+    kill(process(last), Signal::SIGTERM).expect("it runs");
+    wait_until("it ends", 30, || has_ended(last).then_some(())).expect("it drains");
+    // They are systemd's as before.
+    let _late = connect();
+    assert!(path.exists());
 }

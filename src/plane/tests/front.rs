@@ -16,6 +16,7 @@ use crate::plane::Plane;
 use crate::plane::config::{BackendAddress, ListenConfig, PortConfig, ProxyProtocol};
 use crate::plane::front::{Front, Occupied};
 use crate::plane::handoff::Handoff;
+use crate::plane::passed::{PassedSocket, PassedSockets};
 use crate::plane::proxy_protocol::header;
 use crate::plane::status::ListenStatus;
 use crate::runtime::ring::tests::engines;
@@ -58,6 +59,18 @@ impl Served {
         listen: BackendAddress,
         address: SocketAddr,
     ) -> Served {
+        Served::of(io, port, proxy_protocol, (cores, listening), (listen, address), Vec::new())
+    }
+
+    /// See [`Served::start`]; with sockets that were passed to the process.
+    fn of(
+        io: Io,
+        port: PortConfig,
+        proxy_protocol: bool,
+        (cores, listening): (usize, usize),
+        (listen, address): (BackendAddress, SocketAddr),
+        passed: Vec<PassedSocket>,
+    ) -> Served {
         let plane = Plane::new(vec![port]);
         let config = ListenConfig {
             address: listen,
@@ -67,7 +80,8 @@ impl Served {
             backlog: 128,
         };
         let find = Arc::new(move |name: &str| (name == "main").then(|| Arc::clone(&plane)));
-        let front = Front::open(config, 0, Occupied::Refuse, find).expect("the address is free");
+        let front = Front::open(config, 0, (Occupied::Refuse, &passed.into()), find)
+            .expect("the address is free");
         let handoff = Handoff::new(cores);
         let stop = watch::channel(false).0;
         let core = |number: usize| {
@@ -287,7 +301,9 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
         assert_eq!(mode & 0o777, 0o600);
         let find = Arc::new(|_: &str| None);
         let config = served.front.config().clone();
-        let other = Front::open(config, 1, Occupied::Refuse, find).expect_err("it is taken");
+        let none = PassedSockets::default();
+        let other = Front::open(config, 1, (Occupied::Refuse, &none), find);
+        let other = other.expect_err("it is taken");
         assert!(other.to_string().contains("front.sock: "), "{other}");
         let mut client = UnixStream::connect(&path).expect("it listens");
         client.set_read_timeout(Some(PATIENCE)).expect("it is open");
@@ -298,6 +314,49 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
         assert_eq!(said, "over a file");
         drop(served);
         assert!(!path.exists(), "it goes with its listener");
+    }
+}
+
+#[test]
+fn a_socket_that_was_passed_is_shared_by_all_cores_and_stays_whose_it_is() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (round, io) in (0_u8..).zip(engines()) {
+        let path = directory.path().join(round.to_string());
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        let unix = std::os::unix::net::UnixListener::bind(&path).expect("the path is free");
+        let address = tcp.local_addr().expect("it is bound");
+        let passed = || {
+            let tcp = tcp.try_clone().expect("descriptors are left").into();
+            let unix = unix.try_clone().expect("descriptors are left").into();
+            [tcp, unix].map(|fd| PassedSocket::new(fd, "front".to_owned()).expect("it listens"))
+        };
+        let serve = |listen: BackendAddress| {
+            let port = port_80(vec![backend(greet)]);
+            Served::of(io, port, false, (2, 2), (listen, address), passed().into())
+        };
+        let served = serve(BackendAddress::Tcp(address));
+        assert!(served.status().passed);
+        let mut clients: Vec<TcpStream> = (0..40).map(|_| served.connect()).collect();
+        for client in &mut clients {
+            client.read_exact(&mut [0; 1]).expect("it is served");
+        }
+        assert!(served.handoff.live(0).abs_diff(served.handoff.live(1)) <= 4);
+        drop(clients);
+        served.front.end();
+        // Another process's copy goes on: the kernel takes connections for it, once the cores have
+        // seen the end.
+        tcp.set_nonblocking(true).expect("it is open");
+        until("it is left to the other process", || {
+            let _queued = TcpStream::connect(address).expect("it listens");
+            tcp.accept().is_ok()
+        });
+        drop(served);
+        let served = serve(BackendAddress::Unix(path.clone()));
+        let mut client = UnixStream::connect(&path).expect("it listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        client.read_exact(&mut [0; 1]).expect("it is served");
+        drop((client, served));
+        assert!(path.exists(), "the file is not ours");
     }
 }
 
