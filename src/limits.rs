@@ -449,6 +449,30 @@ pub const POINT_BACKOFF_MS_MAX: u64 = 60_000;
 /// one cell.
 pub const POINT_CLOSE_GAP_MS: u64 = 30;
 
+/// A further stack looks for links that were opened since, which is quick.
+pub const LINKS_LOOK_SECONDS: u64 = 5;
+
+/// Circuits that a guard refuses within [`REFUSED_WINDOW_MS`] before fewer are asked for. One now
+/// and then is a busy relay.
+pub const REFUSED_MAX: usize = 3;
+
+/// See [`REFUSED_MAX`].
+pub const REFUSED_WINDOW_MS: u64 = 10_000;
+
+/// Between two circuits that are asked for once a guard refuses them: the rate that the public
+/// network's guards allow (`DoSCircuitCreationRate=2`).
+pub const REFUSED_PAUSE_MS_MIN: u64 = 500;
+
+/// The same after many refusals.
+pub const REFUSED_PAUSE_MS_MAX: u64 = 4_000;
+
+/// Nothing was refused for so long: as many circuits as are wanted are asked for again.
+pub const REFUSED_SLOW_SECONDS: u64 = 60;
+
+/// Longest wait for one's turn to ask for a circuit; who would wait longer fails at once. A client
+/// has no use for it much later.
+pub const REFUSED_WAIT_MS_MAX: u64 = 8_000;
+
 /// Wait for INTRO_ESTABLISHED, besides what the circuit timeouts say.
 pub const POINT_ESTABLISH_MS_MAX: u64 = 30_000;
 
@@ -550,6 +574,9 @@ const _: () = assert!(INTRODUCTIONS_PER_POINT_MIN < INTRODUCTIONS_PER_POINT_MAX)
 const _: () = assert!(POINT_LIFETIME_SECONDS_MIN < POINT_LIFETIME_SECONDS_MAX);
 const _: () = assert!(POINT_LINGER_SECONDS >= DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
 const _: () = assert!(REPUBLISH_SECONDS_MAX < DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
+const _: () = assert!(REFUSED_PAUSE_MS_MIN < REFUSED_PAUSE_MS_MAX);
+const _: () = assert!(REFUSED_PAUSE_MS_MAX < REFUSED_WAIT_MS_MAX);
+const _: () = assert!(REFUSED_WAIT_MS_MAX < RENDEZVOUS_BUILD_MS_MAX);
 const _: () = assert!(REPUBLISH_SECONDS_MIN < REPUBLISH_SECONDS_MAX);
 const _: () = assert!(CLOCK_SKEW_WARN_MS < CLOCK_SKEW_PUBLISH_MS_MAX);
 const _: () = assert!(RENDEZVOUS_BUILDING_MAX as u64 <= RENDEZVOUS_OPEN_MAX);

@@ -5,6 +5,7 @@
 //! knows what an onion service is.
 
 pub mod config;
+pub mod load;
 mod partition;
 mod skew;
 pub mod stack;

@@ -96,6 +96,16 @@ fn a_second_link_to_the_same_guard_is_refused_circuits() {
     // Clients may be served all the same: arti turns to another guard when one refuses.
     let refused = circuits_refused(&lab);
     assert!(refused > 0, "no CREATE was refused; {} of {count} clients failed", failed.len());
+    // And the services know it: those that were needed are counted, by link.
+    let counted = |service: &Service| -> u64 {
+        let links = service.status()["links"].as_array().expect("a list").clone();
+        links.iter().filter_map(|link| link["creates_refused_total"].as_u64()).sum()
+    };
+    let known = counted(&first) + counted(&second);
+    println!("{refused} refused, of which {known} were needed; {} of {count} failed", failed.len());
+    assert!((1..=refused).contains(&known), "{known} of {refused}\n{:#}", first.status());
+    let slow = "a guard refuses circuits";
+    assert!(first.log().contains(slow) || second.log().contains(slow), "{}", first.log());
 }
 
 #[test]

@@ -173,7 +173,8 @@ impl DataCore {
             self.shared.roster.for_each(|service| self.run_instance(service, pool.clone()));
         let apart = async {
             if self.owns_stack() {
-                stack.keep_guards_apart().await;
+                let meet = stack.keep_meeting_links();
+                futures::future::join(stack.keep_guards_apart(), meet).await;
             }
         };
         let slot = usize::from(self.number % self.shared.stack_count());

@@ -90,14 +90,18 @@ impl Shared {
             let first = records.iter().find(|other| other.peer == record.peer);
             first.map_or(record.number, |other| other.number)
         };
+        let counted = |record: &LinkRecord| {
+            let stack = self.stacks.get(usize::from(record.stack))?.borrow().clone()?;
+            stack.circuits_on(record.number)
+        };
         let link = |record: &std::sync::Arc<LinkRecord>| LinkStatus {
             stack: record.stack,
             core: u16::try_from(record.core.load(Relaxed)).ok().and_then(|at| at.checked_sub(1)),
             guard: guard(record),
-            circuits: None,
+            circuits: counted(record).map(|(open, _)| open),
             bytes_in_total: record.bytes_in.load(Relaxed),
             bytes_out_total: record.bytes_out.load(Relaxed),
-            creates_refused_total: None,
+            creates_refused_total: counted(record).map(|(_, refused)| refused),
         };
         records.iter().map(link).collect()
     }

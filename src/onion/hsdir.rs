@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tor_checkable::Timebound as _;
-use tor_circmgr::hspool::HsCircPool;
 use tor_dirclient::request::{HsDescDownloadRequest, HsDescUploadRequest};
 use tor_dirclient::{SourceInfo, send_request};
 use tor_hscrypto::Subcredential;
 use tor_hscrypto::pk::HsBlindId;
 use tor_linkspec::OwnedCircTarget;
-use tor_netdir::{NetDirProvider, Timeliness};
+use tor_netdir::Timeliness;
 use tor_netdoc::doc::hsdesc::HsDesc;
 
 use crate::limits;
 use crate::runtime::{self, CoreRuntime};
+use crate::tor::load::LaunchError;
+use crate::tor::stack::CircuitPool;
 
 /// Why an HSDir does not have our descriptor.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,7 @@ pub(super) enum UploadError {
     Directory(#[source] tor_netdir::Error),
     /// No circuit.
     #[error("cannot reach the HSDir: {0}")]
-    Circuit(#[source] tor_circmgr::Error),
+    Circuit(#[from] LaunchError),
     /// The request failed on the way.
     #[error("the upload failed: {0}")]
     Request(String),
@@ -44,30 +45,30 @@ pub(super) enum UploadError {
 /// # Errors
 /// [`UploadError`].
 pub(super) async fn upload(
-    pool: &Arc<HsCircPool<CoreRuntime>>,
-    directory: &Arc<dyn NetDirProvider>,
+    pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     descriptor: Arc<str>,
 ) -> Result<(), UploadError> {
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    runtime::timeout(deadline, attempt(pool, directory, hsdir, descriptor))
+    runtime::timeout(deadline, attempt(pool, hsdir, descriptor))
         .await
         .unwrap_or(Err(UploadError::Timeout))
 }
 
 /// See [`upload`].
 async fn attempt(
-    pool: &Arc<HsCircPool<CoreRuntime>>,
-    directory: &Arc<dyn NetDirProvider>,
+    pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     descriptor: Arc<str>,
 ) -> Result<(), UploadError> {
-    let netdir = directory.netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
-    let tunnel = pool.get_or_launch_svc_dir(&netdir, hsdir).await.map_err(UploadError::Circuit)?;
+    let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
+    let tunnel = pool.circuits().get_or_launch_svc_dir(&netdir, hsdir);
+    let tunnel = pool.launch(tunnel).await.map_err(UploadError::Circuit)?;
+    let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)
         .map_err(|error| UploadError::Request(error.to_string()))?;
-    let mut stream = tunnel.begin_dir_stream().await.map_err(UploadError::Circuit)?;
+    let mut stream = tunnel.begin_dir_stream().await.map_err(LaunchError::from)?;
     let request = HsDescUploadRequest::new(descriptor);
     let response = send_request(&CoreRuntime, &request, &mut stream, source)
         .await
@@ -79,14 +80,13 @@ async fn attempt(
 /// The revision counter of the descriptor that `hsdir` holds under a blinded key. `None` when it
 /// holds none, or one that is not signed by that key: only its owner can make us skip counters.
 pub(super) async fn held_counter(
-    pool: &Arc<HsCircPool<CoreRuntime>>,
-    directory: &Arc<dyn NetDirProvider>,
+    pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     blinded: HsBlindId,
     subcredential: Subcredential,
 ) -> Option<u64> {
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    let text = runtime::timeout(deadline, download(pool, directory, hsdir, blinded)).await;
+    let text = runtime::timeout(deadline, download(pool, hsdir, blinded)).await;
     let text =
         text.ok()?.inspect_err(|error| tracing::debug!("what the HSDir holds: {error}")).ok()?;
     let held = HsDesc::parse_decrypt_validate(&text, &blinded, &subcredential, None)
@@ -102,18 +102,18 @@ pub(super) async fn held_counter(
 /// Fetch what an HSDir holds under a blinded key, over a circuit like any client's: one for uploads
 /// is closed when more than a few cells come back (`tor-proto`, `n_incoming_cells_permitted`).
 async fn download(
-    pool: &Arc<HsCircPool<CoreRuntime>>,
-    directory: &Arc<dyn NetDirProvider>,
+    pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     blinded: HsBlindId,
 ) -> Result<String, UploadError> {
-    let netdir = directory.netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
-    let tunnel =
-        pool.get_or_launch_client_dir(&netdir, hsdir).await.map_err(UploadError::Circuit)?;
+    let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
+    let tunnel = pool.circuits().get_or_launch_client_dir(&netdir, hsdir);
+    let tunnel = pool.launch(tunnel).await.map_err(UploadError::Circuit)?;
+    let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)
         .map_err(|error| UploadError::Request(error.to_string()))?;
-    let mut stream = tunnel.begin_dir_stream().await.map_err(UploadError::Circuit)?;
+    let mut stream = tunnel.begin_dir_stream().await.map_err(LaunchError::from)?;
     let request = HsDescDownloadRequest::new(blinded);
     let response = send_request(&CoreRuntime, &request, &mut stream, source)
         .await

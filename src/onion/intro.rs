@@ -24,6 +24,7 @@ use super::replay::SeenMessages;
 use crate::base::counters::InstanceCounters;
 use crate::limits;
 use crate::runtime::{self, Full, Mailbox};
+use crate::tor::load::{LaunchError, OpenCircuit};
 use crate::tor::stack::CircuitPool;
 
 /// Why a point could not be established.
@@ -34,7 +35,7 @@ pub(super) enum IntroError {
     Directory(#[source] tor_netdir::Error),
     /// The circuit could not be built.
     #[error("cannot build a circuit to the introduction point: {0}")]
-    Circuit(#[source] Box<tor_circmgr::Error>),
+    Circuit(#[source] Box<LaunchError>),
     /// ESTABLISH_INTRO could not be made or sent.
     #[error("cannot send ESTABLISH_INTRO: {0}")]
     Send(#[source] Box<tor_circmgr::Error>),
@@ -121,6 +122,8 @@ pub(super) struct EstablishedPoint {
     pub(super) tunnel: ServiceOnionServiceIntroTunnel,
     /// What clients need to know of it.
     pub(super) description: IntroPointDesc,
+    /// Counts its circuit.
+    _open: OpenCircuit,
 }
 
 /// What the handler inside the circuit's reactor owns.
@@ -178,8 +181,7 @@ pub(super) async fn establish(
         pool.directory().netdir(tor_netdir::Timeliness::Timely).map_err(IntroError::Directory)?;
     let description = describe(relay, keys)?;
     let tunnel = pool
-        .circuits()
-        .get_or_launch_svc_intro(&netdir, relay.clone())
+        .launch(pool.circuits().get_or_launch_svc_intro(&netdir, relay.clone()))
         .await
         .map_err(|error| IntroError::Circuit(Box::new(error)))?;
     drop(netdir);
@@ -202,7 +204,8 @@ pub(super) async fn establish(
         Ok(Err(_)) => return Err(IntroError::Closed),
         Err(_) => return Err(IntroError::NoAnswer),
     }
-    Ok(EstablishedPoint { tunnel, description })
+    let _open = pool.count_open(&tunnel.unique_id());
+    Ok(EstablishedPoint { tunnel, description, _open })
 }
 
 /// The body of ESTABLISH_INTRO, bound to this circuit.

@@ -53,7 +53,7 @@ use crate::vault::MasterKey;
 pub struct Publisher {
     /// What the cores share.
     service: Arc<Service>,
-    /// Asked for clock skew.
+    /// Asked for clock skew, and for guards that refuse.
     stack: Arc<TorStack>,
     /// Circuits of the control core.
     pool: CircuitPool,
@@ -150,7 +150,7 @@ impl Publisher {
     /// Publish for as long as the future is polled.
     pub async fn run(mut self) {
         let mut directory_events = self.pool.directory().events();
-        self.stack.learn_clock_skew().await;
+        self.stack.meet_links().await;
         self.apply(Event::Directory);
         loop {
             let wake = self.next_wake();
@@ -160,7 +160,7 @@ impl Publisher {
                 done = self.done.recv() => Event::Done(done),
                 () = runtime::sleep(wake) => Event::Tick,
             };
-            self.stack.learn_clock_skew().await;
+            self.stack.meet_links().await;
             self.apply(event);
         }
     }
@@ -404,16 +404,14 @@ impl Publisher {
             let Attempt { name, hsdir, text, blinded, subcredential } = attempt;
             let (pool, done) = (self.pool.clone(), self.done.clone());
             runtime::spawn(async move {
-                let (circuits, directory) = (pool.circuits(), pool.directory());
-                let result = hsdir::upload(circuits, directory, hsdir.clone(), text).await;
+                let result = hsdir::upload(&pool, hsdir.clone(), text).await;
                 if let Err(error) = &result {
                     tracing::debug!("upload: {error}");
                 }
                 let end = match result {
                     Ok(()) => UploadEnd::Taken,
                     Err(UploadError::Refused(_)) => {
-                        let held =
-                            hsdir::held_counter(circuits, directory, hsdir, blinded, subcredential);
+                        let held = hsdir::held_counter(&pool, hsdir, blinded, subcredential);
                         UploadEnd::Refused(held.await.map(|counter| (blinded, counter)))
                     }
                     Err(_) => UploadEnd::Failed,
@@ -436,6 +434,10 @@ impl Publisher {
         self.was_ready |= published;
         let waiting = self.obstacle.clone().or_else(|| self.round_failed.clone());
         let (state, reason) = match (published, waiting) {
+            (true, None) if self.stack.is_refused_circuits() => {
+                let why = "a guard refuses circuits: fewer are asked for, so clients wait longer";
+                (ServiceState::Degraded, Some(why.to_owned()))
+            }
             (true, None) => (ServiceState::Ready, None),
             (_, Some(why)) if self.was_ready => (ServiceState::Degraded, Some(why)),
             (_, Some(why)) => (ServiceState::Starting, Some(why)),

@@ -23,6 +23,7 @@ use super::service::{Seat, Service};
 use super::session::{ServeStream, Session};
 use crate::limits;
 use crate::runtime;
+use crate::tor::load::LaunchError;
 use crate::tor::stack::CircuitPool;
 
 /// A client that waits at a rendezvous point. Made by the core that decrypted the INTRODUCE2,
@@ -59,7 +60,7 @@ enum RendezvousError {
     Directory(#[source] tor_netdir::Error),
     /// No circuit to the rendezvous point.
     #[error("cannot build a circuit to the rendezvous point: {0}")]
-    Circuit(#[source] tor_circmgr::Error),
+    Circuit(#[source] LaunchError),
     /// The consensus's parameters make no circuit.
     #[error("the consensus's circuit parameters are not usable")]
     Parameters,
@@ -142,7 +143,8 @@ async fn meet(
         .await
         .map_err(handshake("add the client as a hop"))?;
     // Streams are allowed before the client can know that we are there.
-    let session = Session::new(tunnel, service.settings.streams_per_circuit_max)
+    let open = pool.count_open(&tunnel.unique_id());
+    let session = Session::new(tunnel, service.settings.streams_per_circuit_max, open)
         .await
         .map_err(handshake("accept streams"))?;
     let message = Rendezvous1::new(request.cookie, request.rendezvous1);
@@ -166,8 +168,10 @@ async fn build(
     let mut attempt = 1;
     loop {
         let launched = pool.circuits().get_or_launch_svc_rend(netdir, target.clone());
+        let launched = pool.launch(launched);
         let error = match runtime::timeout(patience, launched).await {
             Ok(Ok(tunnel)) => return Ok(tunnel),
+            Ok(Err(error @ LaunchError::Braked)) => return Err(RendezvousError::Circuit(error)),
             Ok(Err(error)) => RendezvousError::Circuit(error),
             Err(_) => RendezvousError::Timeout,
         };

@@ -30,6 +30,7 @@ use crate::base::counters::OpenGuard;
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::runtime;
+use crate::tor::load::OpenCircuit;
 
 /// Serves the streams of clients; `app` wires it to the plane.
 pub trait ServeStream: Clone + Send + Sync + 'static {
@@ -52,6 +53,8 @@ pub(super) struct Session {
     served: Arc<Semaphore>,
     /// How many that are.
     streams_max: usize,
+    /// Counts the circuit.
+    _open: OpenCircuit,
 }
 
 /// Refuses streams over the limit, inside the circuit's reactor.
@@ -85,6 +88,7 @@ impl Session {
     pub(super) async fn new(
         tunnel: ServiceOnionServiceDataTunnel,
         streams_max: u32,
+        open: OpenCircuit,
     ) -> tor_circmgr::Result<Session> {
         let client = tunnel.last_hop()?;
         let begun = tunnel
@@ -93,7 +97,7 @@ impl Session {
             .boxed();
         let served = Arc::new(Semaphore::new(streams_max as usize));
         let streams_max = streams_max as usize;
-        Ok(Session { tunnel: Arc::new(tunnel), begun, served, streams_max })
+        Ok(Session { tunnel: Arc::new(tunnel), begun, served, streams_max, _open: open })
     }
 
     /// The circuit.

@@ -29,9 +29,11 @@ use tor_netdir::params::NetParameters;
 use tor_netdir::{NetDirProvider, Timeliness};
 use tor_netdoc::types::policy::AddrPortPattern;
 use tor_persist::{FsStateMgr, StateMgr};
+use tor_proto::circuit::UniqId;
 use tor_rtcompat::scheduler::TaskHandle;
 
 use super::config::{ArtiSettings, report};
+use super::load::{LaunchError, Load, OpenCircuit};
 use super::partition::GuardPlan;
 use super::skew::Skews;
 use super::state::StateFiles;
@@ -168,6 +170,8 @@ pub struct TorStack {
     reachable: Vec<AddrPortPattern>,
     /// What relays say of our clock.
     skews: Skews,
+    /// Circuits by link, and refusals.
+    load: Arc<Load>,
     /// Bounds what circuits and streams of all stacks hold in their queues: over `[arti]
     /// system.memory.max` the circuit that has held on longest is closed. Without it a client
     /// could make one stream's queue grow to a gigabyte.
@@ -214,6 +218,7 @@ impl TorStack {
             number: 0,
             reachable: settings.reachable().to_vec(),
             skews: Skews::default(),
+            load: Arc::default(),
             memory,
             tasks,
         }))
@@ -247,6 +252,7 @@ impl TorStack {
             number,
             reachable,
             skews,
+            load: Arc::default(),
             memory,
             tasks,
         }))
@@ -306,15 +312,26 @@ impl TorStack {
         let tasks = pool
             .launch_background_tasks(&CoreRuntime, &provider)
             .map_err(manager("start a circuit pool's tasks"))?;
-        Ok(CircuitPool { pool, directory: provider, _tasks: Arc::new(tasks) })
+        let load = Arc::clone(&self.load);
+        Ok(CircuitPool { pool, directory: provider, load, _tasks: Arc::new(tasks) })
     }
 
-    /// Hear what the relays of new links say of our clock.
-    pub async fn learn_clock_skew(&self) {
+    /// [`Self::meet_links`] again and again, for as long as the future is polled: for a stack that
+    /// nobody publishes with.
+    pub async fn keep_meeting_links(&self) {
+        loop {
+            self.meet_links().await;
+            runtime::sleep(Duration::from_secs(limits::LINKS_LOOK_SECONDS)).await;
+        }
+    }
+
+    /// Find the channels of new links, and hear what their relays say of our clock.
+    pub async fn meet_links(&self) {
         let links = open_links();
         let links: Vec<_> = links.iter().filter(|link| link.stack == self.number).collect();
         let numbers: Vec<u64> = links.iter().map(|link| link.number).collect();
         self.skews.keep_only(&numbers);
+        self.load.keep_only(&numbers);
         for link in links.into_iter().filter(|link| !self.skews.knows(link.number)) {
             let Ok(netdir) = self.directory.netdir(Timeliness::Unchecked) else { return };
             let relay = netdir.relays().find(|relay| relay.addrs().any(|addr| addr == link.peer));
@@ -327,7 +344,10 @@ impl TorStack {
             let open = self.managers.chanmgr.get_or_launch(&relay, ChannelUsage::UserTraffic);
             let wait = Duration::from_millis(limits::CLOCK_SKEW_ASK_MS_MAX);
             match runtime::timeout(wait, open).await {
-                Ok(Ok((channel, _))) => self.skews.note(link.number, channel.clock_skew()),
+                Ok(Ok((channel, _))) => {
+                    self.load.name(link.number, &channel);
+                    self.skews.note(link.number, channel.clock_skew());
+                }
                 _ => self.skews.note_silent(link.number),
             }
         }
@@ -337,6 +357,17 @@ impl TorStack {
     /// nobody has told.
     pub fn clock_skew_ms(&self) -> Option<i64> {
         self.skews.median_ms()
+    }
+
+    /// Circuits of ours that are open on a link, and those that its relay refused to make; `None`
+    /// for a link that was opened for the directory alone, or a moment ago.
+    pub fn circuits_on(&self, link: u64) -> Option<(u64, u64)> {
+        self.load.of_link(link)
+    }
+
+    /// Whether a guard has refused several circuits of late, so that fewer are asked for.
+    pub fn is_refused_circuits(&self) -> bool {
+        self.load.is_refused()
     }
 
     /// Write guards and vanguards to disk now.
@@ -354,6 +385,8 @@ pub struct CircuitPool {
     pool: Arc<HsCircPool<CoreRuntime>>,
     /// The directory the pool builds by.
     directory: Arc<dyn NetDirProvider>,
+    /// Circuits by link, and refusals.
+    load: Arc<Load>,
     /// Schedules of the pool's tasks.
     _tasks: Arc<Vec<TaskHandle>>,
 }
@@ -362,6 +395,22 @@ impl CircuitPool {
     /// arti's pool, for `onion` to ask circuits of.
     pub fn circuits(&self) -> &Arc<HsCircPool<CoreRuntime>> {
         &self.pool
+    }
+
+    /// Ask for a circuit, when its turn has come if a guard refuses them.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn launch<T>(
+        &self,
+        circuit: impl Future<Output = tor_circmgr::Result<T>>,
+    ) -> Result<T, LaunchError> {
+        self.load.launch(circuit).await
+    }
+
+    /// Count a circuit as open, until what comes back is dropped.
+    pub fn count_open(&self, circuit: &UniqId) -> OpenCircuit {
+        self.load.open(circuit)
     }
 
     /// The directory that goes with it.

@@ -11,12 +11,14 @@ pub struct LinkStatus {
     pub core: Option<u16>,
     /// A number for the relay: equal numbers are the same relay. Never a name or an address.
     pub guard: u64,
-    /// Circuits on it; `None` where arti does not say.
+    /// Circuits on it that are in use; `None` for a link that was opened for the directory alone,
+    /// or a moment ago.
     pub circuits: Option<u64>,
     /// Bytes received, TLS included.
     pub bytes_in_total: u64,
     /// Bytes sent, TLS included.
     pub bytes_out_total: u64,
-    /// CREATEs that the relay refused; `None` where it cannot be told by link.
+    /// CREATEs that the relay refused, of circuits that were asked for when they were needed;
+    /// `None` as above.
     pub creates_refused_total: Option<u64>,
 }

@@ -169,6 +169,22 @@ fn one_link_to_a_guard_and_reactors_where_they_belong() {
     for link in status["links"].as_array().expect("links are a list") {
         assert!(link["core"].is_u64(), "a link's reactor runs on a data core: {link:#}");
     }
+    // Every introduction point and every client is a circuit on one of them. What is counted when a
+    // link opens is known a few seconds later.
+    let needed: u64 = status["services"][0]["instances"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| one["intro_points"].as_u64().expect("a number"))
+        .sum();
+    wait_until("circuits are counted by link", 30, || {
+        let links = service.status()["links"].as_array().expect("a list").clone();
+        let refused = links.iter().filter_map(|link| link["creates_refused_total"].as_u64());
+        assert_eq!(refused.sum::<u64>(), 0, "{links:#?}");
+        let open: u64 = links.iter().filter_map(|link| link["circuits"].as_u64()).sum();
+        (needed > 0 && open >= needed).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{:#}", service.status()));
     // Circuits run on the core that asked for them: each data core has asked for some.
     for instance in status["services"][0]["instances"].as_array().expect("a list") {
         assert!(instance["circuits_started_total"].as_u64() > Some(0), "{instance:#}");
