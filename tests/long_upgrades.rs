@@ -11,6 +11,5 @@ use rustbalance_lab::{Lab, Size};
 #[test]
 fn ten_upgrades_in_a_row_lose_no_request() {
     let lab = Lab::shared(Size::Small).expect("a lab can be had");
-    let client = lab.client("upgrades").expect("a client starts");
-    upgrading::upgrade_under_requests(&lab, &client, 10);
+    upgrading::upgrade_under_requests(&lab, 10);
 }

@@ -9,8 +9,8 @@ use crate::upgrading::{has_ended, process, serving, upgrade, upgrade_under_reque
 
 #[test]
 fn three_upgrades_in_a_row_lose_no_request() {
-    let (lab, client) = crate::lab();
-    upgrade_under_requests(lab, client, 3);
+    let (lab, _) = crate::lab();
+    upgrade_under_requests(lab, 3);
 }
 
 #[test]
