@@ -3,6 +3,7 @@
 //! A unix socket in the state directory, 0600: whoever may read the master key may ask. One
 //! request is one line of JSON (`{"command":"status"}` or `{"command":"descriptor"}`), one answer
 //! is one line of JSON; `{"error":"..."}` is the answer to what is not understood.
+//! `{"command":"verify"}` asks HSDirs first, and takes its time.
 //! `{"command":"backend"}` with an address and an order takes a backend out or puts it back,
 //! `{"command":"circuit"}` with a circuit's id closes that circuit, or says something of it. With
 //! `{"command":"handover"}` a new process takes over from this one ([`succession`]). Lines, time
@@ -20,6 +21,10 @@ pub mod succession;
 #[cfg(feature = "admin")]
 pub use self::server::{AdminError, Place, check, serve};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use self::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
 pub use crate::base::stream::CircuitId;
 pub use crate::plane::status::{BackendOrder, Verdict};
 
@@ -78,16 +83,26 @@ pub trait StatusSource: Send + Sync + 'static {
         false
     }
 
-    /// The published descriptors: by default, those of the status, for each service.
-    fn descriptors(&self) -> serde_json::Value {
-        let service = |one: status::ServiceStatus| {
-            serde_json::json!({
-                "service": one.name,
-                "onion": one.onion,
-                "descriptors": one.descriptors,
-            })
+    /// The published descriptors of each service. By default without their HSDirs.
+    fn descriptors(&self) -> Vec<PublishedStatus> {
+        let descriptor = |descriptor| PublishedDescriptor {
+            descriptor,
+            documents: Vec::new(),
+            hsdirs: Vec::new(),
+        };
+        let service = |one: status::ServiceStatus| PublishedStatus {
+            service: one.name,
+            onion: one.onion,
+            descriptors: one.descriptors.into_iter().map(descriptor).collect(),
         };
         self.status().services.into_iter().map(service).collect()
+    }
+
+    /// Ask the HSDirs of each service, or of the one with this name, what they hold. By default of
+    /// none.
+    fn verify(&self, service: Option<String>) -> BoxFuture<'static, Vec<VerifiedStatus>> {
+        let _ = service;
+        futures::future::ready(Vec::new()).boxed()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod check;
 pub mod circuit;
 pub mod ctor;
+pub mod descriptor;
 pub mod doctor;
 pub mod key;
 mod logging;
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Descriptor(args) => status::descriptor(&args),
+        Command::Descriptor(args) => descriptor::run(&args),
         Command::Backend(args) => backend::run(&args),
         Command::Circuit(args) => circuit::run(&args),
         Command::Ctor(args) => ctor::run(&args),

@@ -3,6 +3,10 @@
 //! Read by every area, written by nobody at run time. A relation between two bounds is a const
 //! assert at the end of this file, so that a change of one which breaks the other does not compile.
 
+mod verification;
+
+pub use self::verification::*;
+
 // ---------- vault and configuration ----------
 
 /// A key file: the largest form, PKCS#8 version 2 in PEM, has about 200 bytes.
@@ -389,6 +393,10 @@ pub const INTRO_POINTS_MAX: u8 = 20;
 /// Introduction points in a descriptor by default: 16 fit below 30 kB, above which the vanguards
 /// add-on of C tor clients closes the circuit that fetches the descriptor.
 pub const INTRO_POINTS_DEFAULT: u8 = 16;
+
+/// Above this size the vanguards add-on of C tor clients closes the circuit that fetches a
+/// descriptor.
+pub const DESCRIPTOR_BYTES_GOOD_MAX: usize = 30_000;
 
 /// INTRODUCE2 that one introduction point takes at least and at most before it is replaced; the
 /// limit of each point is drawn at random between them (C tor:

@@ -28,6 +28,7 @@ pub mod introduction;
 mod open;
 pub mod period;
 pub mod points;
+mod published;
 pub mod publisher;
 pub mod rendezvous;
 pub mod replay;
@@ -35,6 +36,7 @@ pub mod revision;
 pub mod ring;
 pub mod service;
 pub mod session;
+mod spread;
 pub mod status;
 
 pub use self::config::ServiceSettings;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::status::ProcessStatus;
+use super::status::{ProcessStatus, PublishedStatus, VerifiedStatus};
 use super::{BackendRequest, CircuitId, VerdictRequest};
 use crate::limits;
 
@@ -89,8 +89,22 @@ pub fn status(path: &Path) -> Result<ProcessStatus, AskError> {
 ///
 /// # Errors
 /// [`AskError`].
-pub fn descriptors(path: &Path) -> Result<Value, AskError> {
-    request(path, "descriptor", Duration::from_secs(limits::ADMIN_SECONDS_MAX))
+pub fn descriptors(path: &Path) -> Result<Vec<PublishedStatus>, AskError> {
+    let answer = request(path, "descriptor", Duration::from_secs(limits::ADMIN_SECONDS_MAX))?;
+    serde_json::from_value(answer)
+        .map_err(|source| AskError::Answer { path: path.to_owned(), source })
+}
+
+/// Have the HSDirs of each service, or of the one with this name, asked what they hold. Takes as
+/// long as Tor takes, at most [`limits::VERIFY_SECONDS_WAIT_MAX`] and a little.
+///
+/// # Errors
+/// [`AskError`]; [`AskError::Refused`] when there is no such service.
+pub fn verify(path: &Path, service: Option<&str>) -> Result<Vec<VerifiedStatus>, AskError> {
+    let command = serde_json::json!({ "command": "verify", "service": service });
+    let seconds = limits::VERIFY_SECONDS_WAIT_MAX + limits::ADMIN_SECONDS_MAX;
+    serde_json::from_value(send(path, &command, Duration::from_secs(seconds))?)
+        .map_err(|source| AskError::Answer { path: path.to_owned(), source })
 }
 
 /// Take backends out or put them back; how many were meant.

@@ -51,6 +51,12 @@ enum Request {
     Status,
     /// The published descriptors.
     Descriptor,
+    /// What the HSDirs hold.
+    Verify {
+        /// The name of a service; all of them by default.
+        #[serde(default)]
+        service: Option<String>,
+    },
     /// Take backends out, or put them back.
     Backend(BackendRequest),
     /// Close a client's circuit, or say something of it.
@@ -189,6 +195,14 @@ fn said(
     }
 }
 
+/// What takes longer than an answer.
+enum Longer<'source> {
+    /// A hand-over to a new process.
+    Handover(&'source dyn succession::Succession),
+    /// A check of what the HSDirs of a service hold.
+    Verify(Option<String>),
+}
+
 /// Answer one request, or hand over to a new process.
 async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
@@ -199,6 +213,7 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
         let mut text = match serde_json::from_str(&line) {
             Ok(Request::Status) => serde_json::to_vec(&source.status())?,
             Ok(Request::Descriptor) => serde_json::to_vec(&source.descriptors())?,
+            Ok(Request::Verify { service }) => return Ok(Some(Longer::Verify(service))),
             Ok(Request::Backend(request)) => match source.order_backend(&request) {
                 0 => error_text(&format!("there is no such backend as {}", request.address))?,
                 changed => serde_json::to_vec(&serde_json::json!({ "changed": changed }))?,
@@ -217,7 +232,7 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
                 }
             }
             Ok(Request::Handover) => match source.succession() {
-                Some(succession) => return Ok(Some(succession)),
+                Some(succession) => return Ok(Some(Longer::Handover(succession))),
                 None => error_text("nothing can be handed over here")?,
             },
             Err(error) => error_text(&error.to_string())?,
@@ -230,7 +245,22 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
     let timed_out = |_| Err(io::ErrorKind::TimedOut.into());
     let answered = tokio::time::timeout(deadline, answered).await.unwrap_or_else(timed_out);
     match answered? {
-        Some(succession) => succession::converse(read, write, succession).await,
+        Some(Longer::Handover(succession)) => succession::converse(read, write, succession).await,
+        Some(Longer::Verify(service)) => {
+            let name = service.clone();
+            let found = source.verify(service).await;
+            let mut text = match (name, found.is_empty()) {
+                (Some(name), true) => error_text(&format!("there is no service {name}"))?,
+                _ => serde_json::to_vec(&found)?,
+            };
+            text.push(b'\n');
+            let answered = async {
+                write.write_all(&text).await?;
+                write.shutdown().await
+            };
+            let too_long = |_| Err(io::ErrorKind::TimedOut.into());
+            tokio::time::timeout(deadline, answered).await.unwrap_or_else(too_long)
+        }
         None => Ok(()),
     }
 }

@@ -3,7 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::onion::status::{Engine, ServiceState};
+pub use crate::onion::status::{
+    Engine, HeldState, HeldStatus, Position, ServiceState, Share, UploadState, UploadStatus,
+    VariantStatus, Verification,
+};
 use crate::plane::status::{BackendStatus, CircuitsStatus, ListenStatus};
 use crate::tor::status::LinkStatus;
 
@@ -73,6 +76,79 @@ pub struct ServiceStatus {
     /// What limits and verdicts have led to.
     #[serde(default)]
     pub circuits: CircuitsStatus,
+    /// What the HSDirs held when they were last asked.
+    #[serde(default)]
+    pub verification: VerificationStatus,
+}
+
+/// What the HSDirs of a service held when they were last asked, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerificationStatus {
+    /// Checks so far.
+    pub checks_total: u64,
+    /// When the last one ended (RFC 3339, UTC).
+    pub checked_at: Option<String>,
+    /// HSDirs that held our newest descriptor.
+    pub newest: u64,
+    /// HSDirs that held an older one of ours.
+    pub older: u64,
+    /// HSDirs that held one that is signed with our key, and that we did not publish.
+    pub foreign: u64,
+    /// HSDirs that held none, or something that our key did not sign.
+    pub nothing: u64,
+    /// HSDirs that could not be asked.
+    pub unreachable: u64,
+    /// Foreign descriptors that were found so far.
+    pub foreign_total: u64,
+    /// Whether somebody else seems to have the key.
+    pub alarm: bool,
+}
+
+/// What one service has published, HSDir by HSDir: `rustbalance descriptor show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// Name of the service.
+    pub service: String,
+    /// Its address, with `.onion`.
+    pub onion: String,
+    /// One for each live period.
+    pub descriptors: Vec<PublishedDescriptor>,
+}
+
+/// One published descriptor, HSDir by HSDir.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedDescriptor {
+    /// As in the status.
+    #[serde(flatten)]
+    pub descriptor: DescriptorStatus,
+    /// The documents under its counter.
+    #[serde(default)]
+    pub documents: Vec<VariantStatus>,
+    /// The HSDirs.
+    #[serde(default)]
+    pub hsdirs: Vec<UploadStatus>,
+}
+
+/// What the HSDirs of one service hold: `rustbalance descriptor verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedStatus {
+    /// Name of the service.
+    pub service: String,
+    /// Its address, with `.onion`.
+    pub onion: String,
+    /// What there is to say: that nothing is published, that somebody else has the key.
+    pub reason: Option<String>,
+    /// Whether somebody else seems to have the key.
+    pub alarm: bool,
+    /// What was found, unless nothing could be asked.
+    pub verification: Option<Verification>,
+}
+
+impl VerifiedStatus {
+    /// Whether every HSDir holds the newest descriptor, and nobody else has the key.
+    pub fn is_good(&self) -> bool {
+        !self.alarm && self.verification.as_ref().is_some_and(Verification::is_good)
+    }
 }
 
 /// The state of an instance.

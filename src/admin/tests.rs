@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
 use super::client::{self, AskError};
 use super::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
+    VerificationStatus, VerifiedStatus,
 };
 use super::{
     AdminError, BackendRequest, CircuitId, Place, StatusSource, Verdict, VerdictRequest, serve,
@@ -25,6 +29,17 @@ struct Sample;
 impl StatusSource for Sample {
     fn status(&self) -> ProcessStatus {
         sample()
+    }
+
+    fn verify(&self, service: Option<String>) -> BoxFuture<'static, Vec<VerifiedStatus>> {
+        let known = service.is_none_or(|name| name == "main").then(|| VerifiedStatus {
+            service: "main".to_owned(),
+            onion: "example.onion".to_owned(),
+            reason: Some("nothing is published yet".to_owned()),
+            alarm: false,
+            verification: None,
+        });
+        futures::future::ready(known.into_iter().collect()).boxed()
     }
 
     fn order_backend(&self, request: &BackendRequest) -> usize {
@@ -103,6 +118,7 @@ fn sample() -> ProcessStatus {
         }],
         backends: vec![backend()],
         circuits: crate::plane::status::CircuitsStatus::default(),
+        verification: VerificationStatus::default(),
     };
     let link = LinkStatus {
         stack: 0,
@@ -254,8 +270,8 @@ fn the_document_has_the_fields_of_the_contract_and_null_for_what_is_not_known() 
 fn descriptors_can_be_asked_for_alone() {
     let (_directory, path) = place();
     let answer = while_served(&path, |path| client::descriptors(&path).expect("an answer"));
-    assert_eq!(answer[0]["service"], "main");
-    assert_eq!(answer[0]["descriptors"][0]["revision"], 123);
+    assert_eq!(answer[0].service, "main");
+    assert_eq!(answer[0].descriptors[0].descriptor.revision, 123);
 }
 
 #[test]

@@ -329,5 +329,7 @@ fn settings(service: &Service) -> ServiceSettings {
         intro_dos: service.intro_dos,
         streams_per_circuit_max: service.streams_per_circuit_max,
         remotes: service.remotes.clone(),
+        verify_interval: service.verify_interval,
+        distinct_descriptors: service.distinct_descriptors,
     }
 }

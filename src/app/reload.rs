@@ -219,6 +219,8 @@ mod tests {
             intro_dos: None,
             streams_per_circuit_max: 8,
             remotes: Vec::new(),
+            verify_interval: None,
+            distinct_descriptors: true,
         };
         let circuit_limits = CircuitLimits::default();
         ServiceOptions { settings, ports: Vec::new(), circuit_limits, master }

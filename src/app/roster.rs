@@ -240,6 +240,8 @@ mod tests {
             intro_dos: None,
             streams_per_circuit_max: 8,
             remotes: Vec::new(),
+            verify_interval: None,
+            distinct_descriptors: true,
         };
         let options = ServiceOptions {
             settings,

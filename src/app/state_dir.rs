@@ -5,7 +5,7 @@
 //!     lock              held while a process uses the directory
 //!     format            a number: what wrote this
 //!     NAME.key          a service's master key, unless configured elsewhere (0600)
-//!     revisions-NAME.json
+//!     revisions-NAME.json, published-NAME.json
 //!     arti/             directory cache and guards
 //!     admin.sock
 //! ```

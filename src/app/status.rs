@@ -10,11 +10,16 @@ use super::running::Order;
 use crate::admin::BackendRequest;
 use crate::admin::status::{
     DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
+    VerificationStatus,
 };
+#[cfg(feature = "admin")]
+use crate::admin::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
 use crate::base::stream::CircuitId;
 use crate::onion::Guest;
 use crate::onion::service::Seat;
-use crate::onion::status::{Engine, GuestState, ServiceState};
+use crate::onion::status::{
+    DescriptorStatus as Published, Engine, GuestState, HeldState, ServiceState,
+};
 use crate::plane::config::Verdict;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
@@ -56,6 +61,32 @@ impl Shared {
             tracing::info!(backend = address, "the operator says: {order:?}");
         }
         changed
+    }
+
+    /// What was published, HSDir by HSDir.
+    #[cfg(feature = "admin")]
+    pub(super) fn descriptors(&self) -> Vec<PublishedStatus> {
+        let published = |one: &Published| PublishedDescriptor {
+            descriptor: descriptor(one),
+            documents: one.variants.clone(),
+            hsdirs: one.uploads.clone(),
+        };
+        let served = self.roster.served();
+        let service = |one: &Arc<ServiceShared>| PublishedStatus {
+            service: one.name().to_owned(),
+            onion: one.onion.clone(),
+            descriptors: one.publisher.borrow().descriptors.iter().map(published).collect(),
+        };
+        served.iter().map(service).collect()
+    }
+
+    /// Have the HSDirs of each service, or of the one with this name, asked what they hold.
+    #[cfg(feature = "admin")]
+    pub(super) async fn verify(self: Arc<Self>, service: Option<String>) -> Vec<VerifiedStatus> {
+        let served = self.roster.served();
+        let meant = |one: &Arc<ServiceShared>| service.as_ref().is_none_or(|it| one.name() == it);
+        let checks = served.into_iter().filter(meant).map(|one| async move { verify(&one).await });
+        futures::future::join_all(checks).await
     }
 
     /// Close a client's circuit; whether it was open.
@@ -117,18 +148,21 @@ impl Shared {
             (false, None) => (publisher.state, publisher.reason),
         };
         let (seats, guests) = (shared.service.seats(), shared.service.guests());
+        let found = publisher.verification.as_ref();
+        let held = |state| found.map_or(0, |found| found.count(state));
+        let verification = VerificationStatus {
+            checks_total: found.map_or(0, |found| found.number),
+            checked_at: found.map(|found| found.checked_at.clone()),
+            newest: held(HeldState::Newest),
+            older: held(HeldState::Older),
+            foreign: held(HeldState::Foreign),
+            nothing: held(HeldState::Nothing) + held(HeldState::Unreadable),
+            unreachable: held(HeldState::Unreachable),
+            foreign_total: publisher.foreign_total,
+            alarm: publisher.alarm.is_some(),
+        };
         let published =
             publisher.descriptors.iter().map(|one| one.instances).min().unwrap_or_default();
-        let descriptor = |one: &crate::onion::status::DescriptorStatus| DescriptorStatus {
-            period: one.period,
-            revision: one.revision,
-            variants: 1,
-            intro_points: one.intro_points as u64,
-            size_bytes: one.size_bytes as u64,
-            hsdirs_ok: one.hsdirs_ok as u64,
-            hsdirs_total: one.hsdirs_total as u64,
-            published_at: rfc3339(one.published_at),
-        };
         ServiceStatus {
             name: shared.service.settings.name.clone(),
             onion: shared.onion.clone(),
@@ -147,6 +181,7 @@ impl Shared {
             descriptors: publisher.descriptors.iter().map(descriptor).collect(),
             backends: shared.plane.status(),
             circuits: shared.plane.circuits(),
+            verification,
         }
     }
 
@@ -229,6 +264,48 @@ fn guest(id: usize, guest: &Guest, draining: bool) -> InstanceStatus {
         rendezvous_failed_total: None,
         streams_refused_total: None,
         circuits_started_total: None,
+    }
+}
+
+/// Have the HSDirs of a service asked what they hold.
+#[cfg(feature = "admin")]
+async fn verify(shared: &ServiceShared) -> VerifiedStatus {
+    let mut publisher = shared.publisher.subscribe();
+    let published = !publisher.borrow().descriptors.is_empty();
+    let wanted = shared.service.want_check();
+    let longest = Duration::from_secs(crate::limits::VERIFY_SECONDS_WAIT_MAX);
+    let done = publisher
+        .wait_for(|now| now.verification.as_ref().is_some_and(|found| found.answers >= wanted));
+    let done = match published {
+        true => tokio::time::timeout(longest, done).await.is_ok_and(|done| done.is_ok()),
+        false => false,
+    };
+    let now = shared.publisher.borrow().clone();
+    let reason = match (published, done) {
+        (false, _) => Some("nothing is published yet".to_owned()),
+        (true, false) => Some(now.reason.unwrap_or_else(|| "the HSDirs take too long".to_owned())),
+        (true, true) => now.alarm.clone(),
+    };
+    VerifiedStatus {
+        service: shared.name().to_owned(),
+        onion: shared.onion.clone(),
+        reason,
+        alarm: now.alarm.is_some(),
+        verification: now.verification.filter(|_| done),
+    }
+}
+
+/// A published descriptor.
+fn descriptor(one: &Published) -> DescriptorStatus {
+    DescriptorStatus {
+        period: one.period,
+        revision: one.revision,
+        variants: one.variants.len() as u64,
+        intro_points: one.intro_points as u64,
+        size_bytes: one.size_bytes as u64,
+        hsdirs_ok: one.hsdirs_ok as u64,
+        hsdirs_total: one.hsdirs_total as u64,
+        published_at: rfc3339(one.published_at),
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::control_core::Shared;
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
 use crate::admin::StatusSource;
-use crate::admin::status::ProcessStatus;
+use crate::admin::status::{ProcessStatus, PublishedStatus, VerifiedStatus};
 use crate::admin::succession::Succession;
 pub(super) use crate::admin::succession::{Heir, Predecessor};
 use crate::admin::{BackendRequest, CircuitId, VerdictRequest};
@@ -54,6 +56,14 @@ impl Desk {
 impl StatusSource for Desk {
     fn status(&self) -> ProcessStatus {
         self.shared.status()
+    }
+
+    fn descriptors(&self) -> Vec<PublishedStatus> {
+        self.shared.descriptors()
+    }
+
+    fn verify(&self, service: Option<String>) -> BoxFuture<'static, Vec<VerifiedStatus>> {
+        Arc::clone(&self.shared).verify(service).boxed()
     }
 
     fn order_backend(&self, request: &BackendRequest) -> usize {

@@ -80,7 +80,7 @@ pub enum Command {
     Key(KeyArgs),
     /// Ask the running service how it is
     Status(StatusArgs),
-    /// Show the published descriptors
+    /// Show the published descriptors, and what the HSDirs hold
     Descriptor(DescriptorArgs),
     /// Show the backends, take one out, put it back
     Backend(BackendArgs),
@@ -249,6 +249,13 @@ pub struct StatusArgs {
 
 /// Arguments of `descriptor`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+        rustbalance descriptor show\n  \
+        rustbalance descriptor verify main || mail -s 'look at the HSDirs' root\n  \
+        rustbalance descriptor verify --watch --every 600\n\n\
+        HSDirs are numbered: replica 1 or 2, position 1 to 4, of which clients ask the first \
+        three. \
+        --json names the relays as well.")]
 pub struct DescriptorArgs {
     /// What to do with descriptors.
     #[command(subcommand)]
@@ -258,8 +265,12 @@ pub struct DescriptorArgs {
 /// What to do with descriptors.
 #[derive(Debug, Subcommand)]
 pub enum DescriptorCommand {
-    /// Show what was published: period, revision, introduction points, HSDirs
+    /// Show what was published: period, revision, points of each instance, each HSDir's receipt
     Show {
+        /// The service's name; every service by default
+        #[arg(value_name = "SERVICE")]
+        service: Option<String>,
+
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -268,6 +279,53 @@ pub enum DescriptorCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Fetch back what each responsible HSDir holds, and compare
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `descriptor verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The running process asks every HSDir of every live period over Tor, which \
+        takes some seconds to three minutes.\n\n\
+        newest       our newest descriptor\n\
+        older        an older one of ours; it gets the newest again\n\
+        nothing      none; it gets the newest again\n\
+        foreign      one that is signed with the service's key and was not published here: other \
+        software still publishes the address, or the key was stolen\n\
+        unreadable   something that the key did not sign\n\
+        unreachable  it could not be asked\n\n\
+        Exit code 0 when every HSDir holds the newest, 1 when one does not. With --watch it goes \
+        on \
+        until it is interrupted, or RustBalance no longer answers."
+)]
+pub struct VerifyArgs {
+    /// The service's name; every service by default
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+
+    /// Print JSON; with --watch, one line for each check
+    #[arg(long)]
+    pub json: bool,
+
+    /// Check again and again, and say aloud when somebody else has the key
+    #[arg(long)]
+    pub watch: bool,
+
+    /// With --watch: time between two checks
+    #[arg(
+        long = "every",
+        value_name = "SECONDS",
+        default_value_t = 600,
+        requires = "watch",
+        value_parser = clap::value_parser!(u64)
+            .range(limits::VERIFY_SECONDS_MIN..=limits::VERIFY_SECONDS_MAX)
+    )]
+    pub seconds: u64,
+
+    /// Which running service is meant.
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Arguments of `backend`.

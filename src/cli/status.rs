@@ -1,13 +1,11 @@
-//! `rustbalance status` and `rustbalance descriptor show`: ask the running service, and show what
-//! it says.
+//! `rustbalance status`: ask the running service, and show what it says. The other commands that
+//! ask show in the same way.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{
-    DescriptorArgs, DescriptorCommand, EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target,
-};
+use super::args::{EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target};
 use crate::admin::client::{self, AskError};
 use crate::admin::status::{ProcessStatus, ServiceStatus};
 use crate::config::Config;
@@ -20,22 +18,21 @@ pub fn run(args: &StatusArgs) -> ExitCode {
     })
 }
 
-/// Run `descriptor show`.
-pub fn descriptor(args: &DescriptorArgs) -> ExitCode {
-    let DescriptorCommand::Show { json: as_json, target } = &args.command;
-    match as_json {
-        true => show(target, client::descriptors, json),
-        false => show(target, client::status, |status| {
-            Ok(status.services.iter().map(descriptors).collect())
-        }),
-    }
-}
-
 /// Ask, and print what `render` makes of the answer.
 pub(super) fn show<T>(
     target: &Target,
     ask: impl FnOnce(&Path) -> Result<T, AskError>,
     render: impl FnOnce(&T) -> serde_json::Result<String>,
+) -> ExitCode {
+    show_and_judge(target, ask, render, |_| true)
+}
+
+/// As [`show`]; the exit code says whether the answer is good.
+pub(super) fn show_and_judge<T>(
+    target: &Target,
+    ask: impl FnOnce(&Path) -> Result<T, AskError>,
+    render: impl FnOnce(&T) -> serde_json::Result<String>,
+    is_good: impl FnOnce(&T) -> bool,
 ) -> ExitCode {
     let socket = match socket(target) {
         Ok(socket) => socket,
@@ -54,7 +51,10 @@ pub(super) fn show<T>(
     let text = render(&answer).unwrap_or_else(|error| error.to_string());
     // A reader that has gone (`| head`) wants no more.
     let _ = write!(std::io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    match is_good(&answer) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(EXIT_FAILED),
+    }
 }
 
 /// The socket that is meant.
@@ -110,15 +110,15 @@ fn human(status: &ProcessStatus) -> String {
 }
 
 /// Rows of a table; the first is the head.
-type Rows = Vec<Vec<String>>;
+pub(super) type Rows = Vec<Vec<String>>;
 
 /// A number that may not be known.
-fn number(value: Option<u64>) -> String {
+pub(super) fn number(value: Option<u64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// An amount of bytes for people.
-fn bytes(value: Option<u64>) -> String {
+pub(super) fn bytes(value: Option<u64>) -> String {
     let Some(value) = value else { return "-".to_owned() };
     let units = ["B", "kB", "MB", "GB", "TB", "PB"];
     let mut amount = value as f64;
@@ -134,7 +134,7 @@ fn bytes(value: Option<u64>) -> String {
 }
 
 /// A row from texts.
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.into_iter().map(str::to_owned).collect()
 }
 

@@ -44,6 +44,10 @@ pub(super) struct RawService {
     pub intro_points_per_instance: Option<At<i64>>,
     /// `intro_points_max`
     pub intro_points_max: Option<At<i64>>,
+    /// `distinct_descriptors`
+    pub distinct_descriptors: Option<At<bool>>,
+    /// `verify_interval_s`
+    pub verify_interval_s: Option<At<i64>>,
     /// `dos_rate_per_second`
     pub dos_rate_per_second: Option<At<i64>>,
     /// `dos_burst`
@@ -265,6 +269,8 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         key: table.text("key", d),
         intro_points_per_instance: table.integer("intro_points_per_instance", d),
         intro_points_max: table.integer("intro_points_max", d),
+        distinct_descriptors: table.boolean("distinct_descriptors", d),
+        verify_interval_s: table.integer("verify_interval_s", d),
         dos_rate_per_second: table.integer("dos_rate_per_second", d),
         dos_burst: table.integer("dos_burst", d),
         streams_per_circuit_max: table.integer("streams_per_circuit_max", d),

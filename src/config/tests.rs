@@ -180,6 +180,7 @@ fn a_wrong_value_says_what_to_write() {
             "service[0].intro_points_max",
             "3 introduction points of 2",
         ),
+        (service("verify_interval_s = 59"), 2, "service[0].verify_interval_s", "from 60 to 86400"),
         (service("dos_burst = 5"), 2, "service[0].dos_burst", "without a rate"),
         (
             service("streams_per_circuit_max = 0"),

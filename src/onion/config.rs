@@ -11,6 +11,8 @@ pub struct ServiceSettings {
     pub intro_points_per_instance: u8,
     /// Introduction points in the published descriptor at most.
     pub intro_points_max: u8,
+    /// Whether HSDirs get different descriptors where there are more points than one holds.
+    pub distinct_descriptors: bool,
     /// INTRODUCE2 a second and burst that an introduction point shall let through, where it
     /// supports the DoS extension (rend-spec-v3, EST_INTRO_DOS_EXT). `None`: the relay's default.
     pub intro_dos: Option<IntroDos>,
@@ -18,6 +20,8 @@ pub struct ServiceSettings {
     pub streams_per_circuit_max: u32,
     /// Instances elsewhere whose descriptors are fetched.
     pub remotes: Vec<RemoteConfig>,
+    /// How often HSDirs are asked what they hold; `None`: only when the operator asks.
+    pub verify_interval: Option<std::time::Duration>,
 }
 
 /// Parameters of the introduction points' DoS defence.

@@ -1,4 +1,4 @@
-//! The descriptor: which points go into it, and how it is built and signed.
+//! The descriptor: how it is built and signed.
 //!
 //! Fresh signing key for each descriptor, certified by the blinded key; the points' certificates
 //! are made by arti's builder from their public keys. At most
@@ -35,9 +35,19 @@ pub enum DescriptorError {
     /// The signing key's certificate could not be made.
     #[error("cannot certify the descriptor's signing key: {0}")]
     Certificate(String),
-    /// The document could not be encoded; above all, when it is larger than HSDirs accept.
+    /// The document could not be encoded.
     #[error("cannot encode the descriptor: {0}")]
     Encode(String),
+    /// The document is larger than is good for those who fetch it, or than HSDirs accept.
+    #[error("a descriptor of {points} points has {bytes} bytes, at most {max} may be sent")]
+    TooLarge {
+        /// Introduction points in it.
+        points: usize,
+        /// Its size.
+        bytes: usize,
+        /// The size that it may have.
+        max: usize,
+    },
 }
 
 /// A signed descriptor, ready for upload.
@@ -45,42 +55,11 @@ pub enum DescriptorError {
 pub struct Descriptor {
     /// The document.
     pub(super) text: Arc<str>,
-    /// Its revision counter.
-    pub(super) revision: u64,
-    /// Introduction points in it.
-    pub(super) intro_points: usize,
-    /// Instances that have at least one point in it.
-    pub(super) instances: usize,
 }
 
-/// One instance, as the merge sees it.
-#[derive(Clone, Debug)]
-pub(super) struct Place<T> {
-    /// Its number.
-    pub(super) instance: usize,
-    /// The points that it has.
-    pub(super) points: Arc<Vec<T>>,
-    /// What it shall have of the descriptor beside the others: its weight times the percent of it
-    /// that it is well enough for.
-    pub(super) share: u32,
-}
-
-/// The points that go into the descriptor: a share for every instance, at most `points_max`.
-///
-/// Breadth first: every instance's first point, then every instance's second, and so on. The order
-/// within an instance is its own, so a set stays the same while points stay the same. An instance
-/// without a share has points only if no other has any.
-pub(super) fn select<T: Clone>(places: &[Place<T>], points_max: usize) -> Vec<(usize, T)> {
-    let has_points = |place: &&Place<T>| !place.points.is_empty();
-    let wanted = places.iter().filter(has_points).any(|place| place.share > 0);
-    let places = places.iter().filter(|place| place.share > 0 || !wanted);
-    let deepest = places.clone().map(|place| place.points.len()).max().unwrap_or(0);
-    let breadth_first = (0..deepest).flat_map(|depth| {
-        places.clone().filter_map(move |place| {
-            place.points.get(depth).map(|point| (place.instance, point.clone()))
-        })
-    });
-    breadth_first.take(points_max).collect()
+/// Whether two points are at one relay: then they do not stand in one descriptor.
+pub(super) fn at_same_relay(one: &IntroPointDesc, other: &IntroPointDesc) -> bool {
+    one.link_specifiers().iter().any(|specifier| other.link_specifiers().contains(specifier))
 }
 
 /// The consensus's `cc_sendme_inc`, which instances that do congestion control go by.
@@ -102,6 +81,16 @@ impl Descriptor {
     }
 }
 
+/// The size that a descriptor with so many points may have: what HSDirs accept, and with no more
+/// than the default number of points also what clients with the vanguards add-on do.
+fn size_max(points: usize, params: &NetParameters) -> usize {
+    let accepted = usize::try_from(params.hsdir_max_desc_size.get()).unwrap_or(usize::MAX);
+    match points <= usize::from(limits::INTRO_POINTS_DEFAULT) {
+        true => accepted.min(limits::DESCRIPTOR_BYTES_GOOD_MAX),
+        false => accepted,
+    }
+}
+
 /// Build and sign the descriptor of one period, from points with the numbers of their instances,
 /// at most [`limits::INTRO_POINTS_MAX`]. `congestion_control`: whether every one of them does it.
 ///
@@ -119,9 +108,6 @@ pub fn build(
     if count > usize::from(limits::INTRO_POINTS_MAX) {
         return Err(DescriptorError::TooManyPoints { count, max: limits::INTRO_POINTS_MAX });
     }
-    let mut instances: Vec<usize> = points.iter().map(|(instance, _)| *instance).collect();
-    instances.sort_unstable();
-    instances.dedup();
     let points: Vec<IntroPointDesc> = points.iter().map(|(_, point)| point.clone()).collect();
     let mut rng = rand::rng();
     let expiry = now + Duration::from_secs(limits::DESCRIPTOR_CERT_LIFETIME_SECONDS);
@@ -129,7 +115,6 @@ pub fn build(
     let certificate =
         create_desc_sign_key_cert(&signing.as_ref().verifying_key(), &period.keypair, expiry)
             .map_err(|error| DescriptorError::Certificate(error.to_string()))?;
-    let size_max: i32 = params.hsdir_max_desc_size.get();
     let text = HsDescBuilder::default()
         .blinded_id(&period.blinded)
         .hs_desc_sign(signing.as_ref())
@@ -145,10 +130,15 @@ pub fn build(
         .revision_counter(RevisionCounter::from(revision))
         .subcredential(period.subcredential)
         .auth_clients(None)
-        .max_generated_len(usize::try_from(size_max).unwrap_or(usize::MAX))
+        // What may be sent is decided below: it says what to do about it.
+        .max_generated_len(usize::MAX)
         .build_sign(&mut rng)
         .map_err(|error| DescriptorError::Encode(error.to_string()))?;
-    Ok(Descriptor { text: text.into(), revision, intro_points: count, instances: instances.len() })
+    let (bytes, max) = (text.len(), size_max(count, params));
+    if bytes > max {
+        return Err(DescriptorError::TooLarge { points: count, bytes, max });
+    }
+    Ok(Descriptor { text: text.into() })
 }
 
 #[cfg(test)]

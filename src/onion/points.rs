@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use tor_linkspec::{HasRelayIds as _, OwnedCircTarget, RelayIds};
-use tor_netdir::Timeliness;
+use tor_netdir::{NetDir, Timeliness};
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 use tor_relay_selection::{RelayExclusion, RelaySelector, RelayUsage};
 
@@ -42,6 +42,8 @@ pub(super) struct Points {
     introductions: Mailbox<Introduction>,
     /// What is up, by slot.
     up: Mutex<Vec<Option<IntroPointDesc>>>,
+    /// Relays of this instance's points, those that linger aside.
+    own_relays: Mutex<Vec<RelayIds>>,
     /// Points that were replaced and still answer, oldest first.
     lingering: Mutex<std::collections::VecDeque<Lingering>>,
 }
@@ -65,8 +67,8 @@ impl Lingering {
 
 /// A relay with the keys that a point has there. Gives the relay back when dropped.
 struct Held {
-    /// The service that the relay is reserved at.
-    service: Arc<Service>,
+    /// The instance's points; the relay is reserved at their service.
+    points: Arc<Points>,
     /// The relay.
     relay: OwnedCircTarget,
     /// Its identities, as reserved.
@@ -81,7 +83,9 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.service.release_relay(&self.ids);
+        self.points.service.release_relay(&self.ids);
+        let mut own = self.points.own_relays.lock().unwrap_or_else(PoisonError::into_inner);
+        own.retain(|relay| *relay != self.ids);
     }
 }
 
@@ -108,12 +112,13 @@ impl Points {
             pool: pool.clone(),
             introductions: introductions.clone(),
             up: Mutex::new(vec![None; slots]),
+            own_relays: Mutex::default(),
             lingering: Mutex::default(),
         })
     }
 
     /// Keep one slot's point up, for as long as the future is polled.
-    pub(super) async fn keep_slot(&self, slot: usize) {
+    pub(super) async fn keep_slot(self: &Arc<Self>, slot: usize) {
         let mut held: Option<Held> = None;
         let mut backoff_ms = limits::POINT_BACKOFF_MS_MIN;
         loop {
@@ -200,24 +205,24 @@ impl Points {
             .await
     }
 
-    /// A relay that carries no point of this service, and fresh keys for it. `None` when the
-    /// directory has none to offer now.
-    fn choose(&self) -> Option<Held> {
+    /// A relay that carries no point of this service, and fresh keys for it. Where the directory
+    /// has none left, as in a network of few relays, one that carries none of this instance: no
+    /// descriptor names a relay twice all the same. `None` when there is none of these either.
+    fn choose(self: &Arc<Self>) -> Option<Held> {
         let netdir = self.pool.directory().netdir(Timeliness::Timely).ok()?;
-        let taken = self.service.relays_in_use();
-        let exclusion = RelayExclusion::exclude_identities(
-            taken.iter().flat_map(|ids| ids.identities().map(|id| id.to_owned())).collect(),
-        );
-        let selector = RelaySelector::new(RelayUsage::new_intro_point(), exclusion);
-        let (relay, _) = selector.select_relay(&mut rand::rng(), &netdir);
-        let relay = relay?;
+        let own = self.own_relays.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (relay, shared) = match select(&netdir, &self.service.relays_in_use()) {
+            Some(relay) => (relay, false),
+            None => (select(&netdir, &own)?, true),
+        };
         let ids = RelayIds::from_relay_ids(&relay);
-        if !self.service.reserve_relay(&ids) {
+        if !self.service.reserve_relay(&ids, shared) {
             return None;
         }
+        self.own_relays.lock().unwrap_or_else(PoisonError::into_inner).push(ids.clone());
         Some(Held {
-            service: Arc::clone(&self.service),
-            relay: OwnedCircTarget::from_circ_target(&relay),
+            points: Arc::clone(self),
+            relay,
             ids,
             keys: PointKeys::generate(),
             ends: Instant::now() + lifetime(),
@@ -269,6 +274,16 @@ impl Points {
         }
         lingering.push_back(Lingering { point, keys: Arc::clone(keys), until });
     }
+}
+
+/// A relay for an introduction point that is none of `taken`.
+fn select(netdir: &NetDir, taken: &[RelayIds]) -> Option<OwnedCircTarget> {
+    let exclusion = RelayExclusion::exclude_identities(
+        taken.iter().flat_map(|ids| ids.identities().map(|id| id.to_owned())).collect(),
+    );
+    let selector = RelaySelector::new(RelayUsage::new_intro_point(), exclusion);
+    let (relay, _) = selector.select_relay(&mut rand::rng(), netdir);
+    relay.map(|relay| OwnedCircTarget::from_circ_target(&relay))
 }
 
 /// Wait until the point ends, and say how.

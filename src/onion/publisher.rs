@@ -9,7 +9,8 @@
 //!   degraded <--------------------------------------------------->  ready
 //! ```
 //!
-//! A *round* builds a descriptor for each live period and uploads it to every HSDir of the period.
+//! A *round* builds a descriptor for each live period (or several, where there are more points than
+//! one holds: [`super::spread`]) and uploads it to every HSDir of the period.
 //! A round begins when
 //! * points have changed (collected for a second; [`pacing`] bounds the rate),
 //! * a period begins or an HSDir set changes with a new consensus,
@@ -23,8 +24,10 @@
 //!
 //! Runs on the control core. The loop waits for one event and applies it synchronously.
 
+mod asking;
 pub mod pacing;
 mod round;
+mod verification;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,16 +36,21 @@ use futures::StreamExt as _;
 use rand::RngExt as _;
 use tokio::sync::{Semaphore, watch};
 use tor_hscrypto::Subcredential;
+use tor_hscrypto::pk::HsBlindId;
 use tor_hscrypto::time::TimePeriod;
 use tor_netdir::{NetDir, Timeliness};
 
 use self::pacing::Pacing;
-use self::round::{Attempt, Round, UploadDone, UploadEnd};
-use super::hsdir::{self, UploadError};
+use self::round::{Attempt, Round, RoundError, UploadDone, UploadEnd};
+use self::verification::{Answer, Verifier};
+use super::descriptor::{self, DescriptorError};
+use super::hsdir::{self, Held, HeldDescriptor, UploadError};
 use super::period::{Period, PeriodError};
+use super::published::Published;
 use super::revision::Revisions;
 use super::ring::live_rings;
 use super::service::Service;
+use super::spread::{Board, spread};
 use super::status::{DescriptorStatus, PublisherStatus, ServiceState};
 use crate::limits;
 use crate::runtime::{self, Mailbox};
@@ -89,6 +97,14 @@ pub struct Publisher {
     done: Mailbox<UploadDone>,
     /// Bounds uploads that run at the same time.
     slots: Arc<Semaphore>,
+    /// What was published so far, also by processes before this one.
+    published: Published,
+    /// Checks of what HSDirs hold.
+    verifier: Verifier,
+    /// HSDirs that have answered a check.
+    answers: Mailbox<Answer>,
+    /// Bounds how many HSDirs are asked at the same time.
+    questions: Arc<Semaphore>,
     /// Where status goes.
     status: watch::Sender<PublisherStatus>,
 }
@@ -101,7 +117,9 @@ enum Event {
     Directory,
     /// An upload has ended.
     Done(UploadDone),
-    /// Time has passed.
+    /// An HSDir has said what it holds.
+    Answer(Answer),
+    /// Time has passed, or somebody wants to know what the HSDirs hold.
     Tick,
 }
 
@@ -109,6 +127,12 @@ enum Event {
 fn in_words(skew_ms: i64) -> String {
     let side = if skew_ms > 0 { "slow" } else { "fast" };
     format!("{} s {side}", skew_ms.unsigned_abs() / 1000)
+}
+
+/// The time, in seconds since the epoch.
+fn seconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 impl Publisher {
@@ -121,11 +145,13 @@ impl Publisher {
         revisions: Revisions,
     ) -> (Publisher, watch::Receiver<PublisherStatus>) {
         let (status, reader) = watch::channel(PublisherStatus::default());
+        let interval = service.settings.verify_interval;
         let publisher = Publisher {
             service,
             stack,
             pool,
             master,
+            published: Published::load(&revisions.beside("published")),
             revisions,
             periods: Vec::new(),
             retired: Vec::new(),
@@ -142,6 +168,9 @@ impl Publisher {
             // Every upload that runs can end without anybody waiting.
             done: Mailbox::new(limits::UPLOADS_AT_ONCE_MAX * 64),
             slots: Arc::new(Semaphore::new(limits::UPLOADS_AT_ONCE_MAX)),
+            verifier: Verifier::new(interval),
+            answers: Mailbox::new(limits::QUESTIONS_AT_ONCE_MAX * 64),
+            questions: Arc::new(Semaphore::new(limits::QUESTIONS_AT_ONCE_MAX)),
             status,
         };
         (publisher, reader)
@@ -158,6 +187,8 @@ impl Publisher {
                 () = self.service.points_changed() => Event::Points,
                 Some(_) = directory_events.next() => Event::Directory,
                 done = self.done.recv() => Event::Done(done),
+                answer = self.answers.recv() => Event::Answer(answer),
+                () = self.service.check_wanted() => Event::Tick,
                 () = runtime::sleep(wake) => Event::Tick,
             };
             self.stack.meet_links().await;
@@ -193,6 +224,7 @@ impl Publisher {
             self.round.as_ref().and_then(Round::next_attempt).filter(|_| slot_free),
             self.republish_at,
             waited.filter(|at| *at > now),
+            self.verifier.next_check().filter(|_| self.can_verify()),
         ];
         let earliest = times.into_iter().flatten().min();
         earliest.map_or(longest, |at| at.saturating_duration_since(now).min(longest))
@@ -205,15 +237,14 @@ impl Publisher {
             Event::Points => self.note_points(now),
             Event::Directory => self.note_directory(now),
             Event::Done(done) => {
-                if let UploadEnd::Refused(Some((key, counter))) = done.end {
-                    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                    let seconds = since.map_or(0, |since| since.as_secs());
-                    self.revisions.note_seen(key, counter, seconds);
+                if let UploadEnd::Refused(Some((key, held))) = &done.end {
+                    self.note_refusal(*key, held);
                 }
                 if self.round.as_mut().is_some_and(|round| round.note_done(done, now)) {
                     self.want_higher_counter(now);
                 }
             }
+            Event::Answer(answer) => self.note_answer(answer, now),
             Event::Tick => {}
         }
         if self.republish_at.is_some_and(|at| at <= now) {
@@ -228,6 +259,7 @@ impl Publisher {
             self.begin_round(now);
         }
         self.launch_uploads(now);
+        self.verify(now);
         self.tell();
     }
 
@@ -238,7 +270,27 @@ impl Publisher {
             if let Err(error) = self.revisions.reload() {
                 tracing::warn!("{error}");
             }
+            self.published.reload();
             self.pacing.want(now);
+        }
+    }
+
+    /// An HSDir has refused a descriptor, and holds this one: the next one's counter is above it.
+    fn note_refusal(&mut self, key: HsBlindId, held: &HeldDescriptor) {
+        let Some(counter) = held.revision else { return };
+        let is_news = self.revisions.note_seen(key, counter, seconds());
+        if !is_news || self.published.contains(&held.digest) {
+            return;
+        }
+        match counter {
+            u64::MAX => tracing::error!(
+                "an HSDir holds a descriptor with the highest counter there is, which was not \
+                 published here: ours is refused until the time period is over"
+            ),
+            _ => tracing::warn!(
+                "an HSDir holds a descriptor with the counter {counter}, which was not published \
+                 here (other software did, or somebody who has the key): the next one is above it"
+            ),
         }
     }
 
@@ -258,8 +310,8 @@ impl Publisher {
         self.first_point.get_or_insert(now);
         // Nothing of what clients know works any more: then the rate bound would only hurt.
         let published_is_gone = self.round.as_ref().is_some_and(|round| {
-            let places = self.service.places();
-            !places.iter().any(|place| place.points.iter().any(|point| round.contains(point)))
+            let hands = self.service.hands();
+            !hands.iter().any(|hand| hand.points.iter().any(|point| round.contains(point)))
         });
         if published_is_gone {
             self.pacing.want_now(now);
@@ -368,16 +420,13 @@ impl Publisher {
     /// Build the descriptors of a new round.
     fn begin_round(&mut self, now: Instant) {
         let Some(netdir) = self.netdir() else { return };
-        let points_max = usize::from(self.service.settings.intro_points_max);
-        let points = super::descriptor::select(&self.service.places(), points_max);
-        let increment = super::descriptor::sendme_increment(netdir.params());
-        let offer = self.service.offers_congestion_control(increment);
-        let (wall, periods) = (SystemTime::now(), &self.periods);
-        match Round::build(periods, &points, offer, &mut self.revisions, &netdir, now, wall) {
+        match self.build_round(&netdir, now) {
             Ok(round) => {
                 if !self.round.as_ref().is_some_and(Round::was_refused) {
                     self.refusals = 0;
                 }
+                self.published.record(round.digests(), seconds());
+                self.verifier.note_published(now);
                 self.round = Some(round);
                 self.round_failed = None;
                 let bounds = limits::REPUBLISH_SECONDS_MIN..=limits::REPUBLISH_SECONDS_MAX;
@@ -388,6 +437,37 @@ impl Publisher {
                 tracing::error!("cannot build a descriptor: {error}");
                 self.round_failed = Some(error.to_string());
                 self.pacing.want(now + Duration::from_secs(limits::PUBLISH_ROUND_INTERVAL_SECONDS));
+            }
+        }
+    }
+
+    /// Deal the points and build the documents; with fewer points in each, if any is too large.
+    fn build_round(&mut self, netdir: &NetDir, now: Instant) -> Result<Round, RoundError> {
+        let hands = self.service.hands();
+        let offer = descriptor::sendme_increment(netdir.params());
+        let offer = self.service.offers_congestion_control(offer);
+        let settings = &self.service.settings;
+        let number = |value: i32| usize::try_from(value).unwrap_or(1).max(1);
+        let params = netdir.params();
+        let mut board = Board {
+            replicas: number(params.hsdir_n_replicas.get()),
+            asked: number(params.hsdir_spread_fetch.get().min(params.hsdir_spread_store.get())),
+            points_max: usize::from(settings.intro_points_max),
+            may_differ: settings.distinct_descriptors,
+        };
+        loop {
+            let dealt = spread(&hands, board, descriptor::at_same_relay);
+            let wall = SystemTime::now();
+            let (periods, revisions) = (&self.periods, &mut self.revisions);
+            match Round::build(periods, dealt, offer, revisions, netdir, now, wall) {
+                Err(RoundError::Descriptor(DescriptorError::TooLarge {
+                    points, bytes, ..
+                })) if points > 1 => {
+                    board.points_max = points - points.div_ceil(4);
+                    let fewer = board.points_max;
+                    tracing::warn!("{points} points make {bytes} bytes: at most {fewer} in each");
+                }
+                built => return built,
             }
         }
     }
@@ -408,17 +488,21 @@ impl Publisher {
                 if let Err(error) = &result {
                     tracing::debug!("upload: {error}");
                 }
-                let end = match result {
+                let end = match &result {
                     Ok(()) => UploadEnd::Taken,
                     Err(UploadError::Refused(_)) => {
-                        let held = hsdir::held_counter(&pool, hsdir, blinded, subcredential);
-                        UploadEnd::Refused(held.await.map(|counter| (blinded, counter)))
+                        let held = hsdir::held(&pool, hsdir, blinded, subcredential);
+                        UploadEnd::Refused(match held.await {
+                            Held::Descriptor(held) => Some((blinded, held)),
+                            _ => None,
+                        })
                     }
                     Err(_) => UploadEnd::Failed,
                 };
                 drop(slot);
+                let error = result.err().map(|error| error.to_string());
                 // Full only when the publisher has stopped: then nobody wants to know.
-                let _ = done.push(UploadDone { name, end });
+                let _ = done.push(UploadDone { name, end, error });
             });
         }
     }
@@ -454,8 +538,20 @@ impl Publisher {
             (false, None) if self.was_ready => (ServiceState::Ready, None),
             (false, None) => (ServiceState::Publishing, None),
         };
-        let clock_skew_ms = self.stack.clock_skew_ms();
-        let status = PublisherStatus { state, reason, descriptors, clock_skew_ms };
+        let alarm = self.verifier.alarm();
+        let (state, reason) = match (state, &alarm) {
+            (ServiceState::Ready, Some(alarm)) => (ServiceState::Degraded, Some(alarm.clone())),
+            _ => (state, reason),
+        };
+        let status = PublisherStatus {
+            state,
+            reason,
+            descriptors,
+            clock_skew_ms: self.stack.clock_skew_ms(),
+            verification: self.verifier.last().cloned(),
+            alarm,
+            foreign_total: self.verifier.foreign_total(),
+        };
         self.status.send_if_modified(|old| {
             let changed = *old != status;
             *old = status;

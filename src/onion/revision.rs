@@ -115,6 +115,15 @@ impl Revisions {
         Ok(())
     }
 
+    /// The path of a file that goes with this one, named `what` where this one is named
+    /// `revisions`.
+    pub(super) fn beside(&self, what: &str) -> PathBuf {
+        let name = self.path.file_name().map(|name| name.to_string_lossy());
+        let name = name.unwrap_or_default();
+        let rest = name.strip_prefix("revisions").unwrap_or(&name);
+        self.path.with_file_name(format!("{what}{rest}"))
+    }
+
     /// The counter for a new descriptor; it is on disk when this returns.
     ///
     /// # Errors
@@ -126,6 +135,7 @@ impl Revisions {
         now_seconds: u64,
     ) -> Result<u64, RevisionError> {
         let name = name(key);
+        // At the highest number there is, a counter is used again: HSDirs refuse it, which shows.
         let after_last = self.highest.get(&name).map_or(0, |last| last.counter.saturating_add(1));
         let counter = by_time.max(after_last);
         self.highest.insert(name, Highest { counter, used_at_seconds: now_seconds });
@@ -138,11 +148,14 @@ impl Revisions {
         Ok(counter)
     }
 
-    /// An HSDir holds a descriptor with this counter: the next one will be higher.
-    pub(super) fn note_seen(&mut self, key: HsBlindId, counter: u64, now_seconds: u64) {
+    /// An HSDir holds a descriptor with this counter: the next one will be higher. Whether the last
+    /// one was not.
+    pub(super) fn note_seen(&mut self, key: HsBlindId, counter: u64, now_seconds: u64) -> bool {
         let seen = Highest { counter, used_at_seconds: now_seconds };
-        let highest = self.highest.entry(name(key)).or_insert(seen);
+        let highest = self.highest.entry(name(key)).or_insert(Highest { counter: 0, ..seen });
+        let is_news = highest.counter < counter;
         highest.counter = highest.counter.max(counter);
+        is_news
     }
 
     /// Write the file beside the old one and put it in its place.
@@ -189,9 +202,9 @@ mod tests {
         let path = directory.path().join("revisions.json");
         let key = HsBlindId::from([7; 32]);
         let mut revisions = Revisions::load(&path).expect("no file is an empty file");
-        revisions.note_seen(key, 5000, 1);
+        assert!(revisions.note_seen(key, 5000, 1));
         assert_eq!(revisions.next(key, 100, 2).expect("the directory is writable"), 5001);
-        revisions.note_seen(key, 7, 3);
+        assert!(!revisions.note_seen(key, 7, 3));
         assert_eq!(revisions.next(key, 100, 4).expect("the directory is writable"), 5002);
     }
 

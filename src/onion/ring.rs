@@ -109,6 +109,33 @@ impl Ring {
 /// A place on the ring.
 type Position = [u8; 32];
 
+/// Where an HSDir stands among those that are responsible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The replica, from 1.
+    pub(super) replica: u8,
+    /// Which one after the replica's place on the ring, from 1.
+    pub(super) position: u8,
+    /// Whether clients ask it. (Where rings of two replicas overlap, as in a network of a few
+    /// relays, they may ask the first replica's last one in its stead.)
+    pub(super) asked: bool,
+}
+
+impl Place {
+    /// The place of the HSDir with this index, in the order of [`Ring::hsdirs`].
+    pub(super) fn of(index: usize, netdir: &NetDir) -> Place {
+        let number = |value: i32| usize::try_from(value).unwrap_or(1).max(1);
+        let store = number(netdir.params().hsdir_spread_store.get());
+        let fetch = number(netdir.params().hsdir_spread_fetch.get());
+        let small = |value: usize| u8::try_from(value + 1).unwrap_or(u8::MAX);
+        Place {
+            replica: small(index / store),
+            position: small(index % store),
+            asked: index % store < fetch,
+        }
+    }
+}
+
 /// Every HSDir with its position, in order.
 fn positions<'dir>(
     netdir: &'dir NetDir,

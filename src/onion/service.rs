@@ -11,9 +11,9 @@
 //!
 //! No lock here is held across an await, and none is on the path of a byte.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -23,11 +23,12 @@ use tor_linkspec::RelayIds;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::config::ServiceSettings;
-use super::descriptor::Place;
 use super::guest::{Guest, GuestConfig};
 use super::open::OpenCircuits;
 use super::rendezvous::RendezvousRequest;
 use super::replay::SeenCookies;
+use super::spread::Hand;
+
 use super::status::GuestState;
 use crate::base::counters::InstanceCounters;
 use crate::base::overload::Overload;
@@ -63,14 +64,18 @@ pub struct Service {
     subcredentials: RwLock<Arc<Vec<Subcredential>>>,
     /// Cookies whose rendezvous was begun.
     pub(super) cookies: SeenCookies,
-    /// Relays that carry a point of ours, or are about to.
-    relays_in_use: Mutex<HashSet<RelayIds>>,
+    /// Relays that carry points of ours, or are about to, and how many.
+    relays_in_use: Mutex<HashMap<RelayIds, usize>>,
     /// Rings when a seat's or a guest's points change, or their share.
     points_changed: Notify,
     /// Rings when an introduction point has come up, for those who wait to try again.
     point_up: Notify,
     /// Set while another process is taking over: it publishes, and this one does not.
     handed_over: AtomicBool,
+    /// How often somebody has asked what the HSDirs hold.
+    checks_wanted: AtomicU64,
+    /// Rings when somebody asks.
+    check_wanted: Notify,
     /// Whether memory is short, for every service of the process.
     pub(super) overload: Arc<Overload>,
 }
@@ -144,6 +149,8 @@ impl Service {
             points_changed: Notify::new(),
             point_up: Notify::new(),
             handed_over: AtomicBool::new(false),
+            checks_wanted: AtomicU64::new(0),
+            check_wanted: Notify::new(),
             overload,
         })
     }
@@ -159,16 +166,16 @@ impl Service {
     }
 
     /// What there is to merge: every instance with its points, by number.
-    pub(super) fn places(&self) -> Vec<Place<IntroPointDesc>> {
+    pub(super) fn hands(&self) -> Vec<Hand<IntroPointDesc>> {
         let seats = self.seats.iter().map(|seat| (seat.points(), 1, 100));
         let guests =
             self.guests.iter().map(|guest| (guest.points(), guest.config.weight, guest.percent()));
-        let place = |(instance, (points, weight, percent))| Place {
+        let hand = |(instance, (points, weight, percent))| Hand {
             instance,
             points,
             share: u32::from(weight) * u32::from(percent),
         };
-        seats.chain(guests).enumerate().map(place).collect()
+        seats.chain(guests).enumerate().map(hand).collect()
     }
 
     /// Replace the subcredentials. Every core uses the new ones from its next INTRODUCE2 on.
@@ -247,20 +254,29 @@ impl Service {
         }
     }
 
-    /// Reserve a relay for a point. `false` when it carries one already.
-    pub(super) fn reserve_relay(&self, relay: &RelayIds) -> bool {
-        self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner).insert(relay.clone())
+    /// Reserve a relay for a point. `false` when it carries one already, unless it may be `shared`
+    /// with another instance's.
+    pub(super) fn reserve_relay(&self, relay: &RelayIds, shared: bool) -> bool {
+        let mut relays = self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let points = relays.entry(relay.clone()).or_default();
+        let reserved = shared || *points == 0;
+        *points += usize::from(reserved);
+        reserved
     }
 
     /// Give a relay back.
     pub(super) fn release_relay(&self, relay: &RelayIds) {
-        self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner).remove(relay);
+        let mut relays = self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        match relays.get_mut(relay) {
+            Some(points) if *points > 1 => *points -= 1,
+            _ => drop(relays.remove(relay)),
+        }
     }
 
     /// The relays that carry our points.
     pub(super) fn relays_in_use(&self) -> Vec<RelayIds> {
         let relays = self.relays_in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        relays.iter().cloned().collect()
+        relays.keys().cloned().collect()
     }
 
     /// Hand a rendezvous to the core with the least live work; `from` wins a tie. Returns the core.
@@ -307,6 +323,24 @@ impl Service {
     /// Whether another process publishes in our place.
     pub fn is_handed_over(&self) -> bool {
         self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Have the HSDirs asked what they hold. The answer is the first
+    /// [`super::status::Verification`] whose `answers` is no less than the number that is returned.
+    pub fn want_check(&self) -> u64 {
+        let number = self.checks_wanted.fetch_add(1, Ordering::Relaxed) + 1;
+        self.check_wanted.notify_one();
+        number
+    }
+
+    /// Wait until somebody asks. For the control core alone.
+    pub(super) async fn check_wanted(&self) {
+        self.check_wanted.notified().await;
+    }
+
+    /// The number of the last request.
+    pub(super) fn last_check_wanted(&self) -> u64 {
+        self.checks_wanted.load(Ordering::Relaxed)
     }
 
     /// Client circuits that are open on every core.

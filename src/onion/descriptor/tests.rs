@@ -1,6 +1,5 @@
-//! The choice of points, and the document itself as arti's client side reads it.
+//! The document, as arti's client side reads it.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tor_bytes::Reader;
@@ -12,56 +11,10 @@ use tor_llcrypto::pk::{curve25519, ed25519};
 use tor_netdir::params::NetParameters;
 use tor_netdoc::doc::hsdesc::{HsDesc, IntroPointDesc};
 
-use super::{DescriptorError, Place, build, select};
+use super::{DescriptorError, at_same_relay, build};
 use crate::limits;
 use crate::onion::period::PeriodKeys;
 use crate::vault::MasterKey;
-
-fn by_instance(sizes: &[usize]) -> Vec<Place<usize>> {
-    let place = |(instance, size): (usize, &usize)| Place {
-        instance,
-        points: Arc::new((0..*size).collect()),
-        share: 100,
-    };
-    sizes.iter().enumerate().map(place).collect()
-}
-
-#[test]
-fn whoever_has_no_share_serves_only_while_nobody_else_can() {
-    let mut places = by_instance(&[3, 3]);
-    places[1].share = 0;
-    assert!(select(&places, 16).iter().all(|(owner, _)| *owner == 0));
-    places[0].points = Arc::default();
-    assert_eq!(select(&places, 16).len(), 3);
-}
-
-#[test]
-fn every_instance_gets_a_share() {
-    let chosen = select(&by_instance(&[3, 3, 3, 3, 3, 3, 3, 3]), 16);
-    assert_eq!(chosen.len(), 16);
-    for instance in 0..8 {
-        let share = chosen.iter().filter(|(owner, _)| *owner == instance).count();
-        assert_eq!(share, 2, "instance {instance}");
-    }
-}
-
-#[test]
-fn what_one_instance_lacks_the_others_fill() {
-    let chosen = select(&by_instance(&[1, 0, 20]), 16);
-    assert_eq!(chosen.len(), 16);
-    assert_eq!(chosen.iter().filter(|(owner, _)| *owner == 0).count(), 1);
-    assert_eq!(chosen.iter().filter(|(owner, _)| *owner == 2).count(), 15);
-}
-
-#[test]
-fn the_choice_is_stable_and_never_above_the_cap() {
-    for instances in 1..40 {
-        let all = by_instance(&vec![3; instances]);
-        let chosen = select(&all, 20);
-        assert!(chosen.len() <= 20);
-        assert_eq!(chosen, select(&all, 20));
-    }
-}
 
 /// A point at a relay that does not exist; its document is like that of any other.
 pub(in crate::onion) fn point(number: u8) -> IntroPointDesc {
@@ -86,7 +39,7 @@ fn points(count: u8) -> Vec<(usize, IntroPointDesc)> {
     (0..count).map(|number| (usize::from(number) / 3, point(number))).collect()
 }
 
-fn keys() -> PeriodKeys {
+pub(in crate::onion) fn keys() -> PeriodKeys {
     let period = TimePeriod::from_parts(1440, 20_000, 12 * 3600);
     PeriodKeys::derive(&MasterKey::generate(), period).expect("any key can be blinded")
 }
@@ -111,7 +64,6 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
-    assert_eq!((built.intro_points, built.instances), (16, 6));
 }
 
 #[test]
@@ -131,4 +83,19 @@ fn the_default_number_of_points_stays_below_30_kb() {
     let params = NetParameters::default();
     let built = build(&keys(), &points(count), 7, true, &params, SystemTime::now());
     assert!(built.expect("it can be built").text.len() < 30_000);
+}
+
+#[test]
+fn points_at_one_relay_are_told_from_points_at_two() {
+    assert!(at_same_relay(&point(1), &point(1)));
+    assert!(!at_same_relay(&point(1), &point(2)));
+}
+
+#[test]
+fn a_document_that_the_network_does_not_take_is_too_large() {
+    let small = [("HSV3MaxDescriptorSize".to_owned(), 10_000)].into_iter().collect();
+    let small: NetParameters = NetParameters::from_map(&small);
+    let error = build(&keys(), &points(16), 7, true, &small, SystemTime::now());
+    let error = error.expect_err("28 kB are more than 10");
+    assert!(matches!(error, DescriptorError::TooLarge { points: 16, max: 10_000, .. }), "{error}");
 }

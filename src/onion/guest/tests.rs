@@ -7,7 +7,8 @@ use futures::FutureExt as _;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::GuestConfig;
-use crate::onion::descriptor::{select, tests::point};
+use crate::onion::descriptor::tests::point;
+use crate::onion::spread::{Board, spread};
 use crate::onion::status::{Engine, GuestState};
 use crate::onion::{Guest, Service, ServiceSettings};
 
@@ -20,6 +21,8 @@ fn service(seats: usize) -> Arc<Service> {
         intro_dos: None,
         streams_per_circuit_max: 8,
         remotes: Vec::new(),
+        verify_interval: None,
+        distinct_descriptors: true,
     };
     let guest =
         |(engine, weight)| GuestConfig { engine, label: "guest".to_owned(), address: None, weight };
@@ -87,12 +90,18 @@ fn guests_are_merged_under_the_numbers_after_those_of_the_seats() {
     service.set_guest_points(first, points(3), None);
     service.set_guest_points(second, points(3), None);
     service.set_guest_percent(second, 50);
-    let places = service.places();
-    let shares: Vec<u32> = places.iter().map(|place| place.share).collect();
+    let hands = service.hands();
+    let shares: Vec<u32> = hands.iter().map(|hand| hand.share).collect();
     assert_eq!(shares, [100, 100, 100, 150]);
-    let mut owners: Vec<usize> = select(&places, 20).iter().map(|(owner, _)| *owner).collect();
+    let board = Board { replicas: 2, asked: 3, points_max: 20, may_differ: true };
+    let dealt = spread(&hands, board, |_, _| false);
+    let mut owners: Vec<usize> = dealt.sets[0].iter().map(|(owner, _)| *owner).collect();
     owners.sort_unstable();
-    assert_eq!(owners, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
+    assert_eq!(
+        owners,
+        [1, 1, 2, 2, 3, 3, 3],
+        "two thirds of the points for two thirds of the share"
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Pure bookkeeping: it says which upload is due and takes in how it ended; the publisher runs it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,9 +15,16 @@ use tor_netdir::NetDir;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::super::descriptor::{self, Descriptor, DescriptorError};
+use super::super::hsdir::HeldDescriptor;
 use super::super::period::{Period, PeriodError};
+use super::super::published::Digest;
 use super::super::revision::{RevisionError, Revisions};
-use super::super::status::DescriptorStatus;
+use super::super::ring::Place;
+use super::super::spread::Spread;
+use super::super::status::{
+    DescriptorStatus, Position, Share, UploadState, UploadStatus, VariantStatus,
+};
+use super::verification::Question;
 use crate::limits;
 
 /// Why a round could not be built: nothing was published.
@@ -62,23 +70,25 @@ pub(super) struct Attempt {
 }
 
 /// How an upload ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum UploadEnd {
     /// The HSDir has the descriptor.
     Taken,
-    /// The HSDir said no, and would say so again: it may hold one with this counter.
-    Refused(Option<(HsBlindId, u64)>),
+    /// The HSDir said no, and would say so again: it holds this one of the blinded key, if any.
+    Refused(Option<(HsBlindId, HeldDescriptor)>),
     /// It did not come to that.
     Failed,
 }
 
 /// An upload that has ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct UploadDone {
     /// Which one.
     pub(super) name: UploadName,
     /// How.
     pub(super) end: UploadEnd,
+    /// What was in the way.
+    pub(super) error: Option<String>,
 }
 
 /// Where the upload to one HSDir stands.
@@ -98,12 +108,52 @@ struct Target {
     hsdir: OwnedCircTarget,
     /// Its identities.
     ids: RelayIds,
+    /// Where it stands on the ring.
+    place: Place,
+    /// Which of the documents it gets.
+    variant: usize,
     /// Where the upload stands.
     progress: Progress,
     /// The wait after the next failure.
     backoff_ms: u64,
-    /// Whether an attempt has failed.
-    failed: bool,
+    /// Attempts so far.
+    attempts: u32,
+    /// When it took the descriptor.
+    uploaded_at: Option<SystemTime>,
+    /// Why the last attempt failed, if it did.
+    error: Option<String>,
+}
+
+impl Target {
+    /// Where the HSDir stands, for status.
+    fn position(&self) -> Position {
+        let identity = self.hsdir.rsa_identity();
+        Position {
+            replica: self.place.replica,
+            position: self.place.position,
+            asked: self.place.asked,
+            relay: identity.map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+
+    /// Its receipt.
+    fn status(&self) -> UploadStatus {
+        UploadStatus {
+            hsdir: self.position(),
+            variant: self.variant,
+            state: match self.progress {
+                Progress::Done => UploadState::Ok,
+                Progress::Running => UploadState::Running,
+                Progress::Waiting(_) if self.error.is_some() => UploadState::Failed,
+                Progress::Waiting(_) => UploadState::Waiting,
+            },
+            attempts: self.attempts,
+            uploaded_at: self
+                .uploaded_at
+                .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
+            error: self.error.clone(),
+        }
+    }
 }
 
 /// One descriptor and its HSDirs.
@@ -114,8 +164,10 @@ struct Publication {
     blinded: HsBlindId,
     /// The period's subcredential.
     subcredential: Subcredential,
-    /// The document.
-    descriptor: Descriptor,
+    /// The counter of all its documents.
+    revision: u64,
+    /// The documents.
+    variants: Vec<Descriptor>,
     /// Where it goes.
     targets: Vec<Target>,
 }
@@ -126,23 +178,34 @@ pub(super) struct Round {
     number: u64,
     /// One descriptor for each live period.
     publications: Vec<Publication>,
-    /// The points in it.
-    points: Vec<IntroPointDesc>,
+    /// The points in its documents, with the numbers of their instances.
+    spread: Spread<IntroPointDesc>,
     /// When it was built.
     published_at: SystemTime,
     /// Whether an HSDir has refused a descriptor of it.
     refused: bool,
 }
 
+/// The document for an HSDir.
+fn variant(spread: &Spread<IntroPointDesc>, place: Place) -> usize {
+    spread.set_for(usize::from(place.replica), usize::from(place.position))
+}
+
+/// What tells a point from all others: the key that its relay knows it by.
+fn point_name(point: &IntroPointDesc) -> [u8; 32] {
+    let key: &tor_llcrypto::pk::ed25519::PublicKey = point.ipt_sid_key().as_ref();
+    *key.as_bytes()
+}
+
 /// Rounds are numbered, so that a late upload of an old one is not taken for one of the new.
 static NEXT_ROUND: AtomicU64 = AtomicU64::new(0);
 
 impl Round {
-    /// Build the descriptors of all `periods` with the same `points`, and the offer of congestion
+    /// Build the descriptors of all `periods` with the same points, and the offer of congestion
     /// control if every one of them does it.
     pub(super) fn build(
         periods: &[Period],
-        points: &[(usize, IntroPointDesc)],
+        spread: Spread<IntroPointDesc>,
         congestion_control: bool,
         revisions: &mut Revisions,
         netdir: &NetDir,
@@ -156,33 +219,34 @@ impl Round {
             let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
             let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
             let params = netdir.params();
-            let descriptor = descriptor::build(
-                &period.keys,
-                points,
-                revision,
-                congestion_control,
-                params,
-                wall,
-            )?;
-            let target = |hsdir: OwnedCircTarget| Target {
+            let document = |set: &Vec<_>| {
+                descriptor::build(&period.keys, set, revision, congestion_control, params, wall)
+            };
+            let variants = spread.sets.iter().map(document).collect::<Result<_, _>>()?;
+            let target = |(index, hsdir): (usize, OwnedCircTarget)| Target {
                 ids: RelayIds::from_relay_ids(&hsdir),
                 hsdir,
+                place: Place::of(index, netdir),
+                variant: variant(&spread, Place::of(index, netdir)),
                 progress: Progress::Waiting(now),
                 backoff_ms: limits::UPLOAD_BACKOFF_MS_MIN,
-                failed: false,
+                attempts: 0,
+                uploaded_at: None,
+                error: None,
             };
             publications.push(Publication {
                 period: period.time_period().interval_num(),
                 blinded: period.blinded_id(),
                 subcredential: period.keys.subcredential,
-                descriptor,
-                targets: period.hsdirs(netdir)?.into_iter().map(target).collect(),
+                revision,
+                variants,
+                targets: period.hsdirs(netdir)?.into_iter().enumerate().map(target).collect(),
             });
         }
         Ok(Round {
             number: NEXT_ROUND.fetch_add(1, Ordering::Relaxed),
             publications,
-            points: points.iter().map(|(_, point)| point.clone()).collect(),
+            spread,
             published_at: wall,
             refused: false,
         })
@@ -190,7 +254,77 @@ impl Round {
 
     /// Whether this point is in the descriptors.
     pub(super) fn contains(&self, point: &IntroPointDesc) -> bool {
-        self.points.iter().any(|known| known.ipt_sid_key() == point.ipt_sid_key())
+        self.instance_of(point).is_some()
+    }
+
+    /// The instance whose point this is, if it is in the descriptors.
+    pub(super) fn instance_of(&self, point: &IntroPointDesc) -> Option<usize> {
+        let known =
+            |(_, known): &&(usize, IntroPointDesc)| known.ipt_sid_key() == point.ipt_sid_key();
+        self.spread.sets.iter().flatten().find(known).map(|(instance, _)| *instance)
+    }
+
+    /// What status shows of the documents of a period.
+    fn variants(&self, publication: &Publication) -> Vec<VariantStatus> {
+        let documents = self.spread.sets.iter().zip(&publication.variants).enumerate();
+        let status = documents.map(|(variant, (set, document))| VariantStatus {
+            variant,
+            size_bytes: document.text().len(),
+            points: Share::count(set.iter().map(|(instance, _)| *instance)),
+        });
+        status.collect()
+    }
+
+    /// How many points of how many instances the documents name together.
+    fn count(&self) -> (usize, usize) {
+        let named = || self.spread.sets.iter().flatten();
+        let points: BTreeSet<_> = named().map(|(_, point)| point_name(point)).collect();
+        let instances: BTreeSet<usize> = named().map(|(instance, _)| *instance).collect();
+        (points.len(), instances.len())
+    }
+
+    /// The names of the documents that are about to be uploaded.
+    pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
+        let documents = self.publications.iter().flat_map(|one| &one.variants);
+        documents.map(|document| Digest::of(document.text()))
+    }
+
+    /// Every HSDir, to be asked what it holds.
+    pub(super) fn questions(&self) -> Vec<Question> {
+        let mut questions = Vec::new();
+        for (descriptor, publication) in self.publications.iter().enumerate() {
+            for (hsdir, target) in publication.targets.iter().enumerate() {
+                questions.push(Question {
+                    name: UploadName { round: self.number, descriptor, hsdir },
+                    period: publication.period,
+                    hsdir: target.hsdir.clone(),
+                    position: target.position(),
+                    blinded: publication.blinded,
+                    subcredential: publication.subcredential,
+                    revision: publication.revision,
+                    has_taken: target.progress == Progress::Done,
+                });
+            }
+        }
+        questions
+    }
+
+    /// An HSDir has lost a descriptor that it had taken: it gets it again, unless a newer round is
+    /// on its way to it.
+    pub(super) fn note_lost(&mut self, name: UploadName, now: Instant) {
+        if let Some(target) = self.target(name)
+            && target.progress == Progress::Done
+        {
+            target.progress = Progress::Waiting(now);
+            target.uploaded_at = None;
+        }
+    }
+
+    /// The HSDir of an upload of this round.
+    fn target(&mut self, name: UploadName) -> Option<&mut Target> {
+        let publication = self.publications.get_mut(name.descriptor)?;
+        let target = publication.targets.get_mut(name.hsdir)?;
+        (name.round == self.number).then_some(target)
     }
 
     /// Whether the period's HSDirs are still the ones that this round uploads to.
@@ -212,10 +346,11 @@ impl Round {
             for (hsdir, target) in publication.targets.iter_mut().enumerate() {
                 if matches!(target.progress, Progress::Waiting(at) if at <= now) {
                     target.progress = Progress::Running;
+                    target.attempts = target.attempts.saturating_add(1);
                     return Some(Attempt {
                         name: UploadName { round: self.number, descriptor, hsdir },
                         hsdir: target.hsdir.clone(),
-                        text: Arc::clone(&publication.descriptor.text),
+                        text: Arc::clone(&publication.variants[target.variant].text),
                         blinded: publication.blinded,
                         subcredential: publication.subcredential,
                     });
@@ -238,22 +373,18 @@ impl Round {
     /// Take in how an upload ended; one of an older round is nothing to us. Says whether it is the
     /// round's first that was refused: then another round is needed.
     pub(super) fn note_done(&mut self, done: UploadDone, now: Instant) -> bool {
-        if done.name.round != self.number {
-            return false;
-        }
-        let publication = self.publications.get_mut(done.name.descriptor);
-        let target = publication.and_then(|one| one.targets.get_mut(done.name.hsdir));
-        let Some(target) = target else { return false };
-        if done.end == UploadEnd::Taken {
+        let Some(target) = self.target(done.name) else { return false };
+        if matches!(done.end, UploadEnd::Taken) {
             target.progress = Progress::Done;
-            target.failed = false;
+            target.uploaded_at = Some(SystemTime::now());
+            target.error = None;
             return false;
         }
         let jitter_ms = rand::rng().random_range(0..=target.backoff_ms / 2);
         let wait = Duration::from_millis(target.backoff_ms + jitter_ms);
         target.progress = Progress::Waiting(now + wait);
         target.backoff_ms = (target.backoff_ms * 2).min(limits::UPLOAD_BACKOFF_MS_MAX);
-        target.failed = true;
+        target.error = Some(done.error.unwrap_or_else(|| "it failed".to_owned()));
         let refused = matches!(done.end, UploadEnd::Refused(_));
         let first = refused && !self.refused;
         self.refused |= refused;
@@ -267,21 +398,24 @@ impl Round {
 
     /// Whether some HSDir has failed to take its descriptor so far.
     pub(super) fn has_failures(&self) -> bool {
-        self.publications.iter().flat_map(|one| &one.targets).any(|target| target.failed)
+        self.publications.iter().flat_map(|one| &one.targets).any(|one| one.error.is_some())
     }
 
     /// What status shows.
     pub(super) fn status(&self) -> Vec<DescriptorStatus> {
+        let (intro_points, instances) = self.count();
         let done = |target: &&Target| target.progress == Progress::Done;
         let publication = |one: &Publication| DescriptorStatus {
             period: one.period,
-            revision: one.descriptor.revision,
-            intro_points: one.descriptor.intro_points,
-            size_bytes: one.descriptor.text.len(),
+            revision: one.revision,
+            intro_points,
+            size_bytes: one.variants.iter().map(|one| one.text().len()).max().unwrap_or(0),
             hsdirs_ok: one.targets.iter().filter(done).count(),
             hsdirs_total: one.targets.len(),
             published_at: self.published_at,
-            instances: one.descriptor.instances,
+            instances,
+            variants: self.variants(one),
+            uploads: one.targets.iter().map(Target::status).collect(),
         };
         self.publications.iter().map(publication).collect()
     }
