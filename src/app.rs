@@ -12,6 +12,7 @@
 //! a logger or an allocator.
 
 mod control_core;
+pub mod daemons;
 mod data_core;
 #[cfg(feature = "fault-injection")]
 mod fault;

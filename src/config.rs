@@ -23,6 +23,6 @@ mod unsupported;
 mod tests;
 
 pub use self::checked::{
-    Admin, Config, Instances, Log, LogFormat, Overrides, Service, Stacks, Turbo,
+    Admin, Config, Ctor, Instances, Log, LogFormat, Overrides, Service, Stacks, Turbo,
 };
 pub use self::problem::{ConfigError, Problem};

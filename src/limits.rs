@@ -335,6 +335,9 @@ pub const CTOR_DESCRIPTORS: u32 = 262_144;
 /// number of its process behind the name.
 pub const HAPROXY_SOCKET_PATH_BYTES_MAX: usize = 97;
 
+/// Introduction points that a daemon keeps at least: tor refuses a smaller number.
+pub const CTOR_INTRO_POINTS_MIN: u8 = 3;
+
 /// Behind the name of a unix socket while it is made: a dot and the number of a process.
 pub const SOCKET_SUFFIX_BYTES_MAX: usize = 8;
 
@@ -359,6 +362,9 @@ pub const CTOR_CONNECT_LOOK_MS: u64 = 200;
 
 /// How often a daemon is asked for its descriptors.
 pub const CTOR_LOOK_MS: u64 = 1_000;
+
+/// How often a daemon is asked which guards it has links to.
+pub const CTOR_GUARDS_LOOK_MS: u64 = 30_000;
 
 /// Least time between two looks, when introduction circuits come and go.
 pub const CTOR_LOOK_MS_MIN: u64 = 200;

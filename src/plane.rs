@@ -131,6 +131,17 @@ impl Plane {
         self.gates.set_limits(limits);
     }
 
+    /// The limits that hold for every client circuit.
+    pub fn circuit_limits(&self) -> CircuitLimits {
+        (*self.gates.limits()).clone()
+    }
+
+    /// The virtual ports that are served: the first and the last of each range.
+    pub fn virtual_ports(&self) -> Vec<(u16, u16)> {
+        let ports = self.ports();
+        ports.iter().map(|one| (one.config.virtual_first, one.config.virtual_last)).collect()
+    }
+
     /// Say something of a client's circuit for so long: it holds from its next stream on. `false`
     /// when as many circuits as may be are remembered already.
     pub fn set_verdict(&self, circuit: CircuitId, verdict: Verdict, lifetime: Duration) -> bool {

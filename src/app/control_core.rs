@@ -4,6 +4,7 @@
 //! Runs on the thread `control`. Nothing on it can stall a data core: they share queues and
 //! atomics with it, and no lock that is held across an await.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
+use super::daemons::DaemonOptions;
 use super::fronts::Fronts;
 use super::options::Options;
 use super::roster::{Common, Own, Roster, ServiceShared};
@@ -38,6 +40,8 @@ pub(super) struct Shared {
     pub(super) fronts: Fronts,
     /// What a service that comes is made with.
     pub(super) common: Common,
+    /// Guards that the C tor daemons have links to; written and read by the control core.
+    pub(super) daemon_guards: Mutex<BTreeMap<u16, Vec<String>>>,
     /// Held while services change.
     pub(super) changing: Mutex<()>,
     /// Whether a new process takes over.
@@ -79,6 +83,7 @@ impl Shared {
             roster: Roster::new(services),
             fronts: Fronts::new(common.cores),
             common,
+            daemon_guards: Mutex::default(),
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
             guards,
@@ -127,6 +132,8 @@ pub(super) struct ControlCore {
     pub(super) drain: Duration,
     /// Listeners that wait until the process that has them lets go.
     pub(super) listens: Vec<ListenConfig>,
+    /// C tor daemons that this process runs.
+    pub(super) daemons: DaemonOptions,
     /// Where progress goes.
     pub(super) progress: watch::Sender<Progress>,
     /// The data threads.
@@ -194,14 +201,20 @@ impl ControlCore {
             self.shared.fronts.end();
             self.serve_latecomers(order.clone()).await;
             self.drain_streams(order.clone()).await;
+            self.drain_daemons(order.clone()).await;
         };
+        let (end_daemons, daemons_end) = watch::channel(false);
+        let mut daemons = std::pin::pin!(self.run_daemons(&stack, daemons_end));
         let ended = tokio::select! {
             ended = publish => ended,
             () = watch => Ok(()),
             () = self.shared.watch_memory(self.shared.memory_max) => Ok(()),
             error = &mut admin => Err(error),
             () = drained => Ok(()),
+            () = daemons.as_mut() => Ok(()),
         };
+        end_daemons.send_replace(true);
+        daemons.await;
         stack.store_state();
         ended
     }
@@ -386,6 +399,15 @@ impl ControlCore {
         tokio::select! {
             () = self.clients_leave(deadline) => {}
             _ = order.wait_for(|order| *order == Order::Stop) => {}
+        }
+    }
+
+    /// After the last stream, a daemon still has cells in its circuits' queues, as our links have.
+    async fn drain_daemons(&self, mut order: watch::Receiver<Order>) {
+        if self.daemons.count() > 0 {
+            let quiet = Duration::from_millis(limits::DRAIN_QUIET_MS);
+            let stop = order.wait_for(|order| *order == Order::Stop);
+            let _ = tokio::time::timeout(quiet, stop).await;
         }
     }
 

@@ -77,6 +77,13 @@ impl Shared {
             let one = served.iter().find(|one| one.name() == service)?;
             Some(Arc::clone(&one.plane))
         });
+        let mut wanted = wanted.to_vec();
+        for own in self.daemon_listens() {
+            // They are among those that come back after a hand-over that failed.
+            if !wanted.iter().any(|one| one.address == own.address) {
+                wanted.push(own);
+            }
+        }
         // Two that are there at the same time never have the same number.
         let mut next = before.iter().map(|front| front.number() + 1).max().unwrap_or(0);
         let one = |config: &ListenConfig| {

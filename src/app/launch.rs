@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use super::daemons::DaemonOptions;
 use super::options::{Options, ServiceOptions};
 use super::running::Running;
 use super::start::start_after;
@@ -129,6 +130,7 @@ impl Launch {
         for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings).chain(&unused) {
             tell(Notice::Warning(warning.clone()));
         }
+        let daemons = DaemonOptions::of(&config, &plan).map_err(LaunchError::Config)?;
         let io = driver::choose(io).map_err(|error| {
             LaunchError::Config(vec![format!("--io uring: {error}; write auto or epoll")])
         })?;
@@ -161,6 +163,7 @@ impl Launch {
             spin: config.turbo.spin,
             plan,
             in_process,
+            daemons,
             arti,
             drain: config.drain,
             memory_max,

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::daemons::DaemonOptions;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{CircuitLimits, ListenConfig, PortConfig};
 use crate::plane::handler::Handlers;
@@ -46,6 +47,8 @@ pub struct Options {
     /// Whether each data core carries an instance of every service; without, they serve what comes
     /// to listeners.
     pub in_process: bool,
+    /// C tor daemons that this process runs.
+    pub daemons: DaemonOptions,
     /// Tor stacks, at most one an instance: 1 shares everything.
     pub stacks: u16,
     /// Local addresses that links go out from, one after the other for the stacks; empty for

@@ -124,6 +124,7 @@ fn fixed_parts_that_differ(before: &Config, now: &Config) -> Vec<&'static str> {
         ("drain_s", before.drain != now.drain),
         ("memory_max", before.memory_max != now.memory_max),
         ("[turbo]", before.turbo != now.turbo),
+        ("[ctor]", before.ctor != now.ctor),
         ("[admin]", before.admin != now.admin),
         ("[log] format", before.log.format != now.log.format),
         ("[arti]", before.arti != now.arti),

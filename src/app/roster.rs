@@ -5,7 +5,7 @@
 //! that takes its place has published, it serves who still comes; it drains; it stops, and leaves
 //! the roster. A service that changes is two forms of one address for a while.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
@@ -27,6 +27,10 @@ use crate::vault::MasterKey;
 /// What every service is made with.
 #[derive(Clone, Default)]
 pub(super) struct Common {
+    /// Where state lies.
+    pub(super) state_dir: PathBuf,
+    /// C tor daemons that this process runs.
+    pub(super) daemons: u16,
     /// Data cores.
     pub(super) cores: usize,
     /// In-process instances: one on each data core, or none.
@@ -79,7 +83,7 @@ impl ServiceShared {
         let onion = master.onion_address().to_string();
         let plane = Plane::with_handlers(ports, common.handlers.clone());
         plane.set_circuit_limits(circuit_limits);
-        let guests = guests(&settings);
+        let guests = guests(&settings, common.daemons);
         let overload = Arc::clone(&common.overload);
         Ok(Arc::new(ServiceShared {
             service: Service::new(settings, common.instances, guests, overload),
@@ -123,14 +127,14 @@ impl ServiceShared {
 }
 
 /// The instances of a service that are not in this process.
-fn guests(settings: &ServiceSettings) -> Vec<GuestConfig> {
+fn guests(settings: &ServiceSettings, daemons: u16) -> Vec<GuestConfig> {
     let remote = |remote: &RemoteConfig| GuestConfig {
         engine: Engine::Remote,
         label: remote.name.clone(),
         address: Some(remote.address.to_string()),
         weight: remote.weight,
     };
-    settings.remotes.iter().map(remote).collect()
+    super::daemons::guests(daemons).chain(settings.remotes.iter().map(remote)).collect()
 }
 
 /// The services that run, in the order in which they came.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::control_core::{ControlCore, Shared};
+use super::daemons;
 use super::data_core::DataCore;
 use super::options::Options;
 use super::roster::{Common, ServiceShared};
@@ -31,6 +32,9 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] FrontError),
+    /// The daemons' directories.
+    #[error("{0}")]
+    Daemons(String),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -44,6 +48,20 @@ pub fn start(state_dir: StateDir, options: Options) -> Result<Running, StartErro
     start_after(None, state_dir, options)
 }
 
+/// What all services have in common.
+fn common(state_dir: &StateDir, options: &Options) -> Common {
+    let cores = options.plan.data.len();
+    Common {
+        state_dir: state_dir.path().to_owned(),
+        daemons: options.daemons.count(),
+        cores,
+        instances: if options.in_process { cores } else { 0 },
+        overload: Arc::default(),
+        handlers: options.handlers.clone(),
+        sockets: options.sockets.clone(),
+    }
+}
+
 /// As [`start`], to take over from the process that runs.
 pub(super) fn start_after(
     predecessor: Option<Predecessor>,
@@ -54,12 +72,10 @@ pub(super) fn start_after(
         return Err(StartError::NoService);
     }
     let cores = options.plan.data.len();
-    let instances = if options.in_process { cores } else { 0 };
     let stacks = options.stacks.clamp(1, u16::try_from(cores).unwrap_or(u16::MAX));
     let (cpu, drain) = ControlCore::settings(&options);
-    let (overload, handlers) = (Arc::default(), options.handlers.clone());
-    let sockets = options.sockets.clone();
-    let common = Common { cores, instances, overload, handlers, sockets };
+    let common = common(&state_dir, &options);
+    daemons::make_directories(state_dir.path(), common.daemons).map_err(StartError::Daemons)?;
     let services: Vec<_> = options
         .services
         .into_iter()
@@ -98,6 +114,7 @@ pub(super) fn start_after(
         arti: options.arti,
         admin_socket: options.admin_socket,
         listens: options.listens,
+        daemons: options.daemons,
         drain,
         progress: progress_writer,
         data,

@@ -21,6 +21,7 @@ use crate::onion::status::{
     DescriptorStatus as Published, Engine, GuestState, HeldState, ServiceState,
 };
 use crate::plane::config::Verdict;
+use crate::plane::status::ListenStatus;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
 use crate::tor::status::LinkStatus;
@@ -176,7 +177,11 @@ impl Shared {
             instances: (0..)
                 .zip(seats)
                 .map(|(id, seat)| self.instance(id, seat, draining))
-                .chain((seats.len()..).zip(guests).map(|(id, one)| guest(id, one, draining)))
+                .chain(
+                    (seats.len()..)
+                        .zip(guests)
+                        .map(|(id, one)| guest(id, one, draining, self.daemon_listen(shared, one))),
+                )
                 .collect(),
             descriptors: publisher.descriptors.iter().map(descriptor).collect(),
             backends: shared.plane.status(),
@@ -229,9 +234,11 @@ impl Shared {
     }
 }
 
-/// One instance that is not in this process. What it counts is not known here.
-fn guest(id: usize, guest: &Guest, draining: bool) -> InstanceStatus {
+/// One instance that is not in this process. What it counts is not known here, but for
+/// the streams of a daemon of ours, which come to its listener.
+fn guest(id: usize, guest: &Guest, draining: bool, listen: Option<ListenStatus>) -> InstanceStatus {
     let now = guest.now();
+    let counted = |of: fn(&ListenStatus) -> u64| listen.as_ref().map(of);
     let state = match now.state {
         _ if draining => InstanceState::Draining,
         GuestState::Starting => InstanceState::Starting,
@@ -253,16 +260,16 @@ fn guest(id: usize, guest: &Guest, draining: bool) -> InstanceStatus {
         introductions_total: None,
         rendezvous_open: None,
         rendezvous_total: None,
-        streams_open: None,
-        streams_total: None,
-        bytes_in_total: None,
-        bytes_out_total: None,
-        handed_off_total: None,
+        streams_open: counted(|listen| listen.streams_open),
+        streams_total: counted(|listen| listen.streams_total),
+        bytes_in_total: counted(|listen| listen.bytes_in_total),
+        bytes_out_total: counted(|listen| listen.bytes_out_total),
+        handed_off_total: counted(|listen| listen.handed_off_total),
         introductions_invalid_total: None,
         replays_refused_total: None,
         queue_full_total: None,
         rendezvous_failed_total: None,
-        streams_refused_total: None,
+        streams_refused_total: counted(|listen| listen.streams_refused_total),
         circuits_started_total: None,
     }
 }

@@ -39,6 +39,7 @@ fn check(
     let mut problems = validate_arti(&config.arti).err().unwrap_or_default();
     problems.extend(super::logging::check(&config.log).err());
     problems.extend(existing_keys(&config).err().unwrap_or_default());
+    problems.extend(crate::app::daemons::check(&config));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
         writeln!(err, "{}: warning: {warning}", args.config.display())?;

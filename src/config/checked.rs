@@ -15,6 +15,7 @@ use crate::onion::config::{IntroDos, RemoteConfig};
 use crate::plane::config::{BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget};
 
 mod check;
+mod ctor;
 mod listen;
 mod port;
 mod remote;
@@ -47,6 +48,8 @@ pub struct Config {
     pub listens: Vec<ListenConfig>,
     /// In-process instances.
     pub turbo: Turbo,
+    /// C tor daemons that this process runs.
+    pub ctor: Ctor,
     /// What stands below `[arti]`, for the Tor stack to check.
     pub arti: toml::Table,
     /// How RustBalance is watched and steered.
@@ -158,6 +161,36 @@ pub enum Stacks {
     Number(u16),
     /// One for each instance.
     PerInstance,
+}
+
+/// C tor daemons that this process runs: each carries an instance of every service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ctor {
+    /// How many.
+    pub instances: u16,
+    /// tor: a path, or a name that is looked for where programs are.
+    pub binary: PathBuf,
+    /// A file whose lines end every torrc.
+    pub extra_torrc: Option<PathBuf>,
+}
+
+impl Default for Ctor {
+    fn default() -> Ctor {
+        let binary = PathBuf::from(ctor::BINARY_DEFAULT);
+        Ctor { instances: 0, binary, extra_torrc: None }
+    }
+}
+
+impl Ctor {
+    /// The directory of a daemon, from 1, below the state directory.
+    pub fn daemon_dir(state_dir: &Path, number: u16) -> PathBuf {
+        state_dir.join("ctor").join(number.to_string())
+    }
+
+    /// The socket at which a service's streams come from the daemon in `directory`.
+    pub fn socket(directory: &Path, service: &str) -> PathBuf {
+        directory.join(format!("{service}.sock"))
+    }
 }
 
 /// How RustBalance is watched and steered.
@@ -302,6 +335,7 @@ impl Config {
             services: vec![service],
             listens: Vec::new(),
             turbo: Turbo::default(),
+            ctor: Ctor::default(),
             arti: toml::Table::new(),
             admin: Admin::default(),
             log: Log::default(),
@@ -332,6 +366,10 @@ impl Config {
             }
         }
         if let Err(error) = address::check_unix_path(&self.admin_socket()) {
+            let fix = "give a shorter --state-dir";
+            problems.push(Problem::nowhere("--state-dir", error.to_string(), fix));
+        }
+        if let Err(error) = ctor::check_sockets(&self.ctor, &self.state_dir, &self.services) {
             let fix = "give a shorter --state-dir";
             problems.push(Problem::nowhere("--state-dir", error.to_string(), fix));
         }
@@ -374,6 +412,23 @@ impl Config {
                  source_addresses, have fewer"
             ));
         }
+        let daemons = self.ctor.instances;
+        let busy = usize::from(daemons) + usize::from(instances);
+        if daemons > 0 && busy > cpus {
+            warnings.push(format!(
+                "ctor.instances: {instances} instances and {daemons} C tor daemons share {cpus} \
+                 CPUs; lower turbo.instances or ctor.instances"
+            ));
+        }
+        if daemons > 0 {
+            let sets = u32::from(daemons) + u32::from(sets);
+            warnings.push(format!(
+                "ctor.instances: {daemons} C tor daemons choose guards of their own, so that \
+                 {daemons} more sets of guards, {sets} in all, know this machine; daemons that \
+                 meet at a guard are several connections to it from one address, and it may refuse \
+                 their circuits"
+            ));
+        }
         if self.turbo.source_addresses.len() > usize::from(stacks) {
             warnings.push(format!(
                 "turbo.source_addresses: {stacks} stacks use the first {stacks} of {} addresses",
@@ -382,6 +437,7 @@ impl Config {
         }
         for service in &self.services {
             let points = u16::from(service.intro_points_max);
+            let instances = instances.saturating_add(daemons);
             if instances > points {
                 warnings.push(format!(
                     "service \"{}\": {instances} instances share {points} introduction points, so \

@@ -34,6 +34,7 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     }
     config.listens.iter().try_for_each(|listen| write_listen(listen, out))?;
     write_turbo(config, out)?;
+    write_ctor(config, out)?;
     writeln!(out, "\n[admin]")?;
     writeln!(out, "socket = {}  # always on", quoted_path(&config.admin_socket()))?;
     write_log(config, out)?;
@@ -175,6 +176,17 @@ fn write_listen(listen: &ListenConfig, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out, "proxy_protocol = {}", listen.proxy_protocol)?;
     writeln!(out, "backlog = {}  # for each core", listen.backlog)
+}
+
+/// `[ctor]`
+fn write_ctor(config: &Config, out: &mut String) -> std::fmt::Result {
+    let ctor = &config.ctor;
+    writeln!(out, "\n[ctor]\ninstances = {}", ctor.instances)?;
+    writeln!(out, "binary = {}", quoted_path(&ctor.binary))?;
+    match &ctor.extra_torrc {
+        Some(path) => writeln!(out, "extra_torrc = {}", quoted_path(path)),
+        None => writeln!(out, "extra_torrc = \"\""),
+    }
 }
 
 /// `[turbo]`

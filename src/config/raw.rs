@@ -172,6 +172,8 @@ pub(super) struct RawTurbo {
 pub(super) struct RawCtor {
     /// `instances`
     pub instances: Option<At<i64>>,
+    /// `binary`
+    pub binary: Option<At<String>>,
     /// `extra_torrc`
     pub extra_torrc: Option<At<String>>,
 }
@@ -369,7 +371,11 @@ fn read_turbo<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawTurbo
 
 /// `[ctor]`
 fn read_ctor<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawCtor {
-    RawCtor { instances: table.integer("instances", d), extra_torrc: table.text("extra_torrc", d) }
+    RawCtor {
+        instances: table.integer("instances", d),
+        binary: table.text("binary", d),
+        extra_torrc: table.text("extra_torrc", d),
+    }
 }
 
 /// `[[listen]]`

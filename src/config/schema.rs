@@ -91,7 +91,8 @@ pub(super) const TURBO: Table = Table {
 };
 
 /// C tor daemons.
-pub(super) const CTOR: Table = Table { heading: "[ctor]", keys: &["instances", "extra_torrc"] };
+pub(super) const CTOR: Table =
+    Table { heading: "[ctor]", keys: &["instances", "binary", "extra_torrc"] };
 
 /// A front for C tor daemons.
 pub(super) const LISTEN: Table = Table {

@@ -92,7 +92,8 @@ stacks = "per-instance"
 cores = [0, 0x2, 4, 6]
 [ctor]
 instances = 0
-extra_torrc = ""
+binary = "/opt/tor/bin/tor"
+extra_torrc = "more.torrc"
 [admin]
 socket = "/run/rustbalance.sock"
 listen = ""
@@ -119,6 +120,8 @@ mode = "lite"
     ));
     assert_eq!(config.turbo.cores, Some(vec![0, 2, 4, 6]));
     assert_eq!(config.turbo.stack_count(config.turbo.instance_count(64)), 4);
+    assert_eq!((config.ctor.instances, config.ctor.binary.to_str()), (0, Some("/opt/tor/bin/tor")));
+    assert_eq!(config.ctor.extra_torrc, Some("/etc/rustbalance/more.torrc".into()));
     assert_eq!(config.admin_socket(), Path::new("/run/rustbalance.sock"));
     assert_eq!(config.arti["vanguards"]["mode"].as_str(), Some("lite"));
 }
@@ -300,12 +303,22 @@ fn what_this_version_does_not_carry_is_refused_and_not_ignored() {
     for (text, line, key) in [
         (port(remote), 5, "service[0].remote[0]"),
         (port("[ctor]\ninstances = 2"), 6, "ctor.instances"),
-        (port("[ctor]\nextra_torrc = \"more\""), 6, "ctor.extra_torrc"),
         (port("[admin]\nlisten = \"127.0.0.1:9180\""), 6, "admin.listen"),
     ] {
         let sentence = problem(&text, line, key);
         assert!(sentence.contains("not yet supported in this version; "), "{text}\n{sentence}");
     }
+}
+
+#[test]
+fn daemons_are_counted_in_what_is_exposed() {
+    let mut config = read(MINIMAL).expect("it is right");
+    config.ctor.instances = 2;
+    config.turbo.instances = Instances::Fixed(0);
+    assert_eq!(config.turbo.instance_count(8), 0);
+    assert_eq!(config.ctor.binary, Path::new("tor"));
+    let warnings = config.machine_warnings(8);
+    assert!(warnings[0].contains("2 more sets of guards, 3 in all"), "{warnings:?}");
 }
 
 #[test]

@@ -18,9 +18,6 @@ pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
     if let Some(instances) = raw.ctor.instances.as_ref().filter(|instances| instances.value != 0) {
         found.push(not_yet(instances, "running C tor daemons", "write 0 or remove the key"));
     }
-    if let Some(extra) = raw.ctor.extra_torrc.as_ref().filter(|extra| !extra.value.is_empty()) {
-        found.push(not_yet(extra, "running C tor daemons", "remove the key"));
-    }
     if let Some(listen) = raw.admin.listen.as_ref().filter(|listen| !listen.value.is_empty()) {
         let fix = "remove the key and use `rustbalance status` instead";
         found.push(not_yet(listen, "the HTTP side of the admin interface", fix));

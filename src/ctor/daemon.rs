@@ -68,6 +68,11 @@ pub enum Heard<'a> {
         /// The service.
         name: &'a str,
     },
+    /// It has links to these guards.
+    Guards {
+        /// Their identities.
+        guards: &'a [String],
+    },
     /// It serves nobody, and why.
     Down {
         /// A sentence without addresses.
@@ -258,7 +263,15 @@ async fn converse(
     };
     up.send_replace(true);
     tracing::info!(daemon = settings.number, "the daemon is up");
+    let mut guards_at = Instant::now();
     loop {
+        if Instant::now() >= guards_at {
+            guards_at = Instant::now() + Duration::from_millis(limits::CTOR_GUARDS_LOOK_MS);
+            match guards(&mut control).await {
+                Ok(guards) => hear(Heard::Guards { guards: &guards }),
+                Err(error) => return error.into(),
+            }
+        }
         for one in &now {
             if let Err(error) = ask(settings, &mut control, one, hear).await {
                 return error.into();
@@ -347,6 +360,20 @@ async fn ask(
     Ok(())
 }
 
+/// The guards that it has links to.
+async fn guards(control: &mut Control) -> Result<Vec<String>, ControlError> {
+    let reply = control.command("GETINFO entry-guards orconn-status").await?;
+    let relays = |which: &str, with: &str| -> Vec<String> {
+        let text = reply.iter().find_map(|text| text.strip_prefix(which)).unwrap_or_default();
+        let lines = text.lines().filter(|line| line.contains(with));
+        lines.filter_map(|line| line.get(..41)).map(str::to_owned).collect()
+    };
+    let linked = relays("orconn-status=", " CONNECTED");
+    let mut guards = relays("entry-guards=", " up");
+    guards.retain(|guard| linked.contains(guard));
+    Ok(guards)
+}
+
 /// Write its torrc and what lies beside it; the torrc's path.
 fn write_files(settings: &DaemonSettings, carried: &[Carried]) -> Result<PathBuf, DaemonError> {
     let text = settings.torrc(carried)?;
@@ -381,3 +408,6 @@ fn write(path: &Path, text: &str) -> Result<(), DaemonError> {
         .and_then(|()| std::fs::rename(&beside, path))
         .map_err(|source| DaemonError::File { action: "write", path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,10 @@ impl Process {
         if is_warning && !self.is_up {
             let text = scrubbed(line);
             tracing::warn!(daemon = self.number, "tor: {text}");
-            self.complaint = Some(text);
+            // tor's last word is that there were others before.
+            if !text.contains("see warnings above") {
+                self.complaint = Some(text);
+            }
         }
     }
 

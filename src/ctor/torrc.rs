@@ -41,7 +41,7 @@ pub struct HiddenService {
     pub directory: PathBuf,
     /// Where its streams go, by virtual port.
     pub ports: Vec<HiddenPort>,
-    /// Introduction points that it keeps.
+    /// Introduction points that it keeps, where tor takes the number: it has a least one.
     pub intro_points: u8,
     /// The introduction points' DoS defence: INTRODUCE2 a second, and at once.
     pub intro_dos: Option<(u32, u32)>,
@@ -146,7 +146,9 @@ impl HiddenService {
         }
         text.push_str("HiddenServiceOnionBalanceInstance 1\n");
         text.push_str("HiddenServiceExportCircuitID haproxy\n");
-        let _ = writeln!(text, "HiddenServiceNumIntroductionPoints {}", self.intro_points);
+        let points =
+            self.intro_points.clamp(limits::CTOR_INTRO_POINTS_MIN, limits::INTRO_POINTS_MAX);
+        let _ = writeln!(text, "HiddenServiceNumIntroductionPoints {points}");
         if let Some((rate, burst)) = self.intro_dos {
             let _ = writeln!(
                 text,
@@ -252,7 +254,8 @@ mod tests {
                     last: 81,
                     socket: directory.join("front.sock"),
                 }],
-                intro_points: 3,
+                // Fewer than tor takes.
+                intro_points: 1,
                 intro_dos: Some((25, 200)),
                 streams_max: Some((100, true)),
             }],

@@ -174,7 +174,7 @@ impl Gates {
     }
 
     /// The limits.
-    fn limits(&self) -> Arc<CircuitLimits> {
+    pub(super) fn limits(&self) -> Arc<CircuitLimits> {
         Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -101,7 +101,10 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         Some(services) => listen::check_listens(&raw, services, &mut checker),
         None => Vec::new(),
     };
-    let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), &mut checker);
+    let served = services.as_deref().unwrap_or_default();
+    let ctor = super::ctor::check_ctor(&raw.ctor, &state_dir, served, &mut checker);
+    let elsewhere = ctor.instances > 0;
+    let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), elsewhere, &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
     let log = check_log(raw.log, &mut checker);
     let warnings = std::mem::take(&mut checker.warnings);
@@ -113,6 +116,7 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         services: services?,
         listens,
         turbo: turbo?,
+        ctor,
         arti: raw.arti,
         admin,
         log,
@@ -188,10 +192,16 @@ fn check_log(raw: RawLog, checker: &mut Checker<'_>) -> Log {
 }
 
 /// `[turbo]`
-fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Option<Turbo> {
+/// `elsewhere`: there are instances that are not in this process.
+fn check_turbo(
+    raw: &RawTurbo,
+    services: bool,
+    elsewhere: bool,
+    checker: &mut Checker<'_>,
+) -> Option<Turbo> {
     let instances = match &raw.instances {
         None => Instances::Auto,
-        Some(typed) => check_instances(typed, checker)?,
+        Some(typed) => check_instances(typed, elsewhere, checker)?,
     };
     let stacks = match &raw.stacks {
         None => Stacks::Number(1),
@@ -213,9 +223,14 @@ fn check_turbo(raw: &RawTurbo, services: bool, checker: &mut Checker<'_>) -> Opt
 }
 
 /// `turbo.instances`
-fn check_instances(typed: &At<Scalar>, checker: &mut Checker<'_>) -> Option<Instances> {
+fn check_instances(
+    typed: &At<Scalar>,
+    elsewhere: bool,
+    checker: &mut Checker<'_>,
+) -> Option<Instances> {
     match &typed.value {
         Scalar::Text(text) if text == "auto" => Some(Instances::Auto),
+        Scalar::Integer(0) if elsewhere => Some(Instances::Fixed(0)),
         Scalar::Integer(0) => {
             let reason = "0 instances serve nobody: there are no C tor daemons and no remote ones";
             let fix = "write \"auto\" or a number from 1";
@@ -245,7 +260,7 @@ fn check_stacks(
         Scalar::Integer(number) => {
             let number = checker.number(Some(&typed.with(*number)), 1..=INSTANCES_MAX, 1);
             if let Instances::Fixed(instances) = instances
-                && number > instances
+                && number > instances.max(1)
             {
                 let reason = format!("{number} stacks are more than the {instances} instances");
                 let fix = "write \"per-instance\" or a smaller number";
