@@ -46,6 +46,7 @@ mod select;
 pub mod status;
 mod stream;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -78,6 +79,8 @@ pub struct Plane {
     gates: Arc<Gates>,
     /// Tells who checks backends that they are others now, or that the plane is gone.
     changed: watch::Sender<()>,
+    /// Whether somebody checks them.
+    watched: AtomicBool,
 }
 
 impl Plane {
@@ -89,7 +92,8 @@ impl Plane {
     /// A plane for these ports, some of whose backends may be handlers.
     pub fn with_handlers(ports: Vec<PortConfig>, handlers: Handlers) -> Arc<Plane> {
         let (gates, changed) = (Gates::new(CircuitLimits::default()), watch::Sender::default());
-        let plane = Plane { ports: RwLock::default(), handlers, gates, changed };
+        let watched = AtomicBool::new(false);
+        let plane = Plane { ports: RwLock::default(), handlers, gates, changed, watched };
         plane.set_ports(ports);
         Arc::new(plane)
     }

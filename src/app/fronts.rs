@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::control_core::Shared;
 use crate::plane::config::ListenConfig;
-use crate::plane::front::{FindPlane, Front, FrontError, Occupied};
+use crate::plane::front::{FindPlane, Front, FrontError, Occupied, Prepared};
 use crate::plane::handoff::Handoff;
 
 /// All listeners, as all threads see them.
@@ -54,17 +54,28 @@ impl Fronts {
     }
 }
 
+/// Listeners as they are to be, with their addresses, while those of before still serve. Dropped,
+/// it changes nothing.
+pub(super) struct Planned(Vec<Place>);
+
+/// One of them.
+enum Place {
+    /// It is there already.
+    Kept(Arc<Front>),
+    /// It comes.
+    New(Box<Prepared>),
+}
+
 impl Shared {
-    /// Listen there from now on: listeners that are there already stay, those that are not wanted
-    /// take no more connections. Open streams go on.
+    /// Get ready to listen there. Nothing changes before [`Shared::have_listens`].
     ///
     /// # Errors
-    /// When one cannot be opened; nothing has changed then.
-    pub(super) fn set_listens(
+    /// When one cannot be opened.
+    pub(super) fn plan_listens(
         self: &Arc<Shared>,
         wanted: &[ListenConfig],
         occupied: Occupied,
-    ) -> Result<bool, FrontError> {
+    ) -> Result<Planned, FrontError> {
         let before = self.fronts.all();
         let weak = Arc::downgrade(self);
         let find: Arc<FindPlane> = Arc::new(move |service: &str| {
@@ -86,11 +97,11 @@ impl Shared {
         }
         // Two that are there at the same time never have the same number.
         let mut next = before.iter().map(|front| front.number() + 1).max().unwrap_or(0);
-        let one = |config: &ListenConfig| {
+        let one = |config: &ListenConfig| -> Result<Place, FrontError> {
             // One whose socket file another process has replaced has to come again.
             let kept = before.iter().find(|front| front.config() == config);
             if let Some(front) = kept.filter(|_| occupied == Occupied::Refuse) {
-                return Ok(Arc::clone(front));
+                return Ok(Place::Kept(Arc::clone(front)));
             }
             // Our own, with other settings, makes room.
             let ours = before.iter().any(|front| front.config().address == config.address);
@@ -98,13 +109,46 @@ impl Shared {
             let number = next;
             next = next.wrapping_add(1);
             let passed = &self.common.sockets;
-            Front::open(config.clone(), number, (occupied, passed), Arc::clone(&find))
+            let place = (occupied, passed);
+            let prepared = Front::prepare(config.clone(), number, place, Arc::clone(&find))?;
+            Ok(Place::New(Box::new(prepared)))
         };
-        let now: Vec<Arc<Front>> = wanted.iter().map(one).collect::<Result<_, _>>()?;
+        wanted.iter().map(one).collect::<Result<_, _>>().map(Planned)
+    }
+
+    /// Listen as planned from now on: listeners that are there already stay, those that are not
+    /// wanted take no more connections. Open streams go on. Says whether anything has changed.
+    ///
+    /// # Errors
+    /// When the file of a unix socket could not be put in its place; all others are as planned.
+    pub(super) fn have_listens(&self, planned: Planned) -> Result<bool, FrontError> {
+        let before = self.fronts.all();
+        let (mut now, mut failed) = (Vec::new(), None);
+        for place in planned.0 {
+            match place {
+                Place::Kept(front) => now.push(front),
+                Place::New(prepared) => match prepared.take_place() {
+                    Ok(front) => now.push(front),
+                    Err(error) => failed = failed.or(Some(error)),
+                },
+            }
+        }
         let gone = |front: &&Arc<Front>| !now.iter().any(|other| Arc::ptr_eq(other, front));
         let changed = before.len() != now.len() || before.iter().any(|front| gone(&front));
         before.iter().filter(gone).for_each(|front| front.end());
         self.fronts.now.send_replace(now);
-        Ok(changed)
+        failed.map_or(Ok(changed), Err)
+    }
+
+    /// Listen there from now on, see [`Shared::have_listens`].
+    ///
+    /// # Errors
+    /// When one cannot be opened; nothing has changed then, unless it is the last step that failed.
+    pub(super) fn set_listens(
+        self: &Arc<Shared>,
+        wanted: &[ListenConfig],
+        occupied: Occupied,
+    ) -> Result<bool, FrontError> {
+        self.plan_listens(wanted, occupied).and_then(|planned| self.have_listens(planned))
     }
 }

@@ -17,6 +17,7 @@ use super::running::{Order, Running};
 use crate::config::Config;
 use crate::onion::revision::RevisionError;
 use crate::plane::front::Occupied;
+use crate::vault::MasterKey;
 
 /// Why no service has changed.
 #[derive(Debug, thiserror::Error)]
@@ -92,19 +93,11 @@ impl Running {
         if !lost.is_empty() {
             return Err(LaunchError::Config(lost));
         }
-        let wanted = services(config, keys, &mut tell).map_err(LaunchError::Config)?;
-        let failed = |error: &dyn std::error::Error| LaunchError::Failed(error.to_string());
-        let mut changes = self.set_services(wanted).map_err(|error| failed(&error))?;
-        // After the services, to which listeners lead; an address that is taken is said, and the
-        // services have changed all the same.
-        let _one_at_a_time = self.shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.shared.order.borrow() != Order::Serve {
-            return Err(failed(&ChangeError::Ending));
-        }
-        changes.listeners = self
-            .shared
-            .set_listens(&config.listens, Occupied::Refuse)
-            .map_err(|error| failed(&error))?;
+        let mut notices = Vec::new();
+        let changed = self.change(config, keys, |notice| notices.push(notice));
+        // Without the lock: who is told may ask for the next change.
+        notices.into_iter().for_each(&mut tell);
+        let changes = changed?;
         for warning in unused_sockets(&self.shared.common.sockets, config) {
             tell(Notice::Warning(warning));
         }
@@ -114,6 +107,28 @@ impl Running {
                 tell(Notice::Warning(text));
             }
         }
+        Ok(changes)
+    }
+
+    /// See [`Running::apply`]: everything that can be refused is, before anything changes.
+    fn change(
+        &self,
+        config: &Config,
+        keys: Vec<Option<MasterKey>>,
+        mut tell: impl FnMut(Notice),
+    ) -> Result<Changes, LaunchError> {
+        let failed = |error: &dyn std::error::Error| LaunchError::Failed(error.to_string());
+        let shared = &self.shared;
+        let _one_at_a_time = shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.check_changes_are_allowed().map_err(|error| failed(&error))?;
+        let listens = shared
+            .plan_listens(&config.listens, Occupied::Refuse)
+            .map_err(|error| failed(&error))?;
+        let wanted = services(config, keys, &mut tell).map_err(LaunchError::Config)?;
+        let changes = shared.change_services(wanted, &self.state_path);
+        let mut changes = changes.map_err(|error| failed(&error))?;
+        // After the services, to which listeners lead.
+        changes.listeners = shared.have_listens(listens).map_err(|error| failed(&error))?;
         Ok(changes)
     }
 }
@@ -140,12 +155,27 @@ impl Shared {
         state_dir: &std::path::Path,
     ) -> Result<Changes, ChangeError> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_changes_are_allowed()?;
+        self.change_services(wanted, state_dir)
+    }
+
+    /// Whether this process goes on with what it serves.
+    fn check_changes_are_allowed(&self) -> Result<(), ChangeError> {
         if *self.order.borrow() != Order::Serve {
             return Err(ChangeError::Ending);
         }
         if self.succession.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(ChangeError::HandingOver);
         }
+        Ok(())
+    }
+
+    /// See [`Running::set_services`]; whoever calls has `changing`.
+    fn change_services(
+        &self,
+        wanted: Vec<ServiceOptions>,
+        state_dir: &std::path::Path,
+    ) -> Result<Changes, ChangeError> {
         if wanted.is_empty() {
             return Err(ChangeError::NoService);
         }
@@ -159,9 +189,10 @@ impl Shared {
             let forms: Vec<Arc<ServiceShared>> =
                 all.iter().filter(|one| one.onion == onion).cloned().collect();
             kept.push(onion);
-            // Streams that circuits of an older form still begin go where the new one's go.
+            // All forms of an address have one plane: streams that circuits of an older one still
+            // begin go where the new one's go.
             let served = (options.ports.clone(), options.circuit_limits.clone());
-            ports.extend(forms.iter().map(|form| (Arc::clone(form), served.clone())));
+            ports.extend(forms.last().map(|form| (Arc::clone(&form.plane), served)));
             let same = |form: &&Arc<ServiceShared>| form.service.settings == options.settings;
             match forms.last() {
                 Some(newest) if same(&newest) => {}
@@ -176,9 +207,9 @@ impl Shared {
             }
         }
         // From here on nothing fails.
-        for (form, (ports, circuit_limits)) in ports {
-            form.plane.set_ports(ports);
-            form.plane.set_circuit_limits(circuit_limits);
+        for (plane, (ports, circuit_limits)) in ports {
+            plane.set_ports(ports);
+            plane.set_circuit_limits(circuit_limits);
         }
         for gone in all.iter().filter(|one| !kept.contains(&one.onion)) {
             if gone.order() == Order::Serve {
@@ -194,6 +225,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::Ordering;
@@ -204,7 +236,11 @@ mod tests {
     use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
-    use crate::plane::config::CircuitLimits;
+    use crate::plane::config::{
+        BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget,
+    };
+    use crate::plane::front::Occupied;
+    use crate::plane::status::{BackendOrder, BackendState};
     use crate::runtime::{CoreGroup, Io};
     use crate::tor::GuardPlan;
     use crate::vault::MasterKey;
@@ -274,6 +310,10 @@ mod tests {
         assert_eq!(told, expected);
         let replaced = all[3].take_own().expect("nobody took it").replaces;
         assert!(replaced.len() == 1 && Arc::ptr_eq(&replaced[0], &all[1]));
+        // What is known of backends and circuits goes on, and is told once.
+        assert!(Arc::ptr_eq(&all[3].plane, &all[1].plane));
+        assert_eq!(shared.roster.with_planes(|_| true).len(), 3);
+        assert_eq!(shared.roster.with_planes(|one| one.name() == "new").len(), 1);
         assert!(all[2].take_own().expect("nobody took it").replaces.is_empty());
 
         // Again before the first change has been published: both older forms are replaced.
@@ -283,6 +323,58 @@ mod tests {
         assert_eq!(changes.expect("it serves"), expected);
         let newest = shared.roster.all().last().cloned().expect("there is one");
         assert_eq!(newest.take_own().expect("nobody took it").replaces.len(), 2);
+    }
+
+    #[test]
+    fn backends_keep_their_orders_when_a_service_gets_other_settings() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let at = directory.path();
+        let (shared, _order) = process(at);
+        let address = BackendAddress::Unix(at.join("app.sock"));
+        let with = |points| {
+            let target = PortTarget::backends([address.clone()]);
+            let ports = vec![PortConfig::new(80, target)];
+            let [a, b] = ["a", "b"].map(|key| options(at, key, key, points));
+            vec![ServiceOptions { ports, ..a }, b]
+        };
+        shared.set_services(with(3), at).expect("it serves");
+        let plane = Arc::clone(&shared.roster.all()[0].plane);
+        assert_eq!(plane.set_order(&address.to_string(), None, BackendOrder::Maintenance), 1);
+        shared.set_services(with(4), at).expect("it serves");
+        let forms = shared.roster.all();
+        let forms: Vec<_> = forms.iter().filter(|one| one.name() == "a").collect();
+        assert_eq!(forms.len(), 2);
+        assert_eq!(forms[1].plane.status()[0].state, BackendState::Maintenance);
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_opened_changes_no_other() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (shared, _order) = process(directory.path());
+        let path = directory.path().join("front.sock");
+        let listen = |address, backlog| ListenConfig {
+            address,
+            service: "a".to_owned(),
+            virtual_port: Some(80),
+            proxy_protocol: false,
+            backlog,
+        };
+        let ours = |backlog| listen(BackendAddress::Unix(path.clone()), backlog);
+        let inode = || std::fs::metadata(&path).map(|file| file.ino()).expect("it is there");
+        assert!(shared.set_listens(&[ours(10)], Occupied::Refuse).expect("the path is free"));
+        let before = inode();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        let taken = BackendAddress::Tcp(taken.local_addr().expect("it is bound"));
+        // The first has other settings, and could come.
+        let wanted = [ours(20), listen(taken, 10)];
+        shared.set_listens(&wanted, Occupied::Refuse).expect_err("one is taken");
+        assert_eq!(inode(), before);
+        assert_eq!(shared.fronts.all()[0].config(), &ours(10));
+        assert!(shared.set_listens(&wanted[..1], Occupied::Refuse).expect("it can be ours again"));
+        assert_ne!(inode(), before);
+        assert!(!shared.set_listens(&wanted[..1], Occupied::Refuse).expect("nothing changes"));
+        shared.fronts.end();
+        assert!(!path.exists());
     }
 
     #[test]

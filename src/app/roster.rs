@@ -57,7 +57,7 @@ pub(super) struct Own {
 pub(super) struct ServiceShared {
     /// Points, queues, counters.
     pub(super) service: Arc<Service>,
-    /// Ports and backends.
+    /// Ports and backends, the same for all forms of one address.
     pub(super) plane: Arc<Plane>,
     /// The address, `<56 characters>.onion`.
     pub(super) onion: String,
@@ -81,8 +81,16 @@ impl ServiceShared {
         let file = format!("revisions-{}.json", settings.name);
         let revisions = Revisions::load(&state_dir.join(file))?;
         let onion = master.onion_address().to_string();
-        let plane = Plane::with_handlers(ports, common.handlers.clone());
-        plane.set_circuit_limits(circuit_limits);
+        let plane = match replaces.last() {
+            // What is known of backends and circuits, and what they hold, goes on. Whoever makes
+            // this form gives the plane its ports, once nothing can fail any more.
+            Some(older) => Arc::clone(&older.plane),
+            None => {
+                let plane = Plane::with_handlers(ports, common.handlers.clone());
+                plane.set_circuit_limits(circuit_limits);
+                plane
+            }
+        };
         let guests = guests(&settings, common.daemons);
         let overload = Arc::clone(&common.overload);
         Ok(Arc::new(ServiceShared {
@@ -165,6 +173,20 @@ impl Roster {
             }
         }
         served
+    }
+
+    /// All of them that `meant` holds for, and one alone of those with the same plane.
+    pub(super) fn with_planes(
+        &self,
+        meant: impl Fn(&ServiceShared) -> bool,
+    ) -> Vec<Arc<ServiceShared>> {
+        let mut found: Vec<Arc<ServiceShared>> = Vec::new();
+        for one in self.all().into_iter().filter(|one| meant(one)) {
+            if !found.iter().any(|other| Arc::ptr_eq(&other.plane, &one.plane)) {
+                found.push(one);
+            }
+        }
+        found
     }
 
     /// Whether a service is about to be replaced by another form of itself.

@@ -83,8 +83,7 @@ impl Running {
     /// # Errors
     /// When there is no service of this name.
     pub fn set_ports(&self, service: &str, ports: Vec<PortConfig>) -> Result<(), UnknownService> {
-        let mut services = self.shared.roster.all();
-        services.retain(|one| one.name() == service);
+        let services = self.shared.roster.with_planes(|one| one.name() == service);
         if services.is_empty() {
             return Err(UnknownService(service.to_owned()));
         }

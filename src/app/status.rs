@@ -55,8 +55,8 @@ impl Shared {
     #[cfg(feature = "admin")]
     pub(super) fn order_backend(&self, request: &BackendRequest) -> usize {
         let BackendRequest { address, service, port, order } = request;
-        let all = self.roster.all();
-        let meant = all.iter().filter(|one| service.as_ref().is_none_or(|name| one.name() == name));
+        let is_meant = |one: &ServiceShared| service.as_ref().is_none_or(|name| one.name() == name);
+        let meant = self.roster.with_planes(is_meant).into_iter();
         let changed = meant.map(|one| one.plane.set_order(address, *port, *order)).sum();
         if changed > 0 {
             tracing::info!(backend = address, "the operator says: {order:?}");
@@ -103,10 +103,9 @@ impl Shared {
         verdict: Verdict,
         lifetime: Duration,
     ) -> usize {
-        let all = self.roster.all();
         let told = |one: &&Arc<ServiceShared>| one.plane.set_verdict(circuit, verdict, lifetime);
-        let told = all.iter().filter(told).count();
-        for one in &all {
+        let told = self.roster.with_planes(|_| true).iter().filter(told).count();
+        for one in self.roster.all() {
             if verdict == Verdict::Banned && one.plane.closes_circuits() {
                 one.service.close_circuit(circuit);
             }

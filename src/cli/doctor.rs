@@ -15,6 +15,7 @@ use super::args::{DoctorArgs, EXIT_FAILED};
 use crate::admin::{self, AdminError};
 use crate::app::state_dir::StateDir;
 use crate::config::Config;
+use crate::plane::config::{BackendAddress, ListenConfig};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -74,6 +75,8 @@ fn configured(file: Option<&Path>) -> Vec<Finding> {
     });
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     findings.push(guards(&config, cpus));
+    let over_tcp = |one: &ListenConfig| matches!(one.address, BackendAddress::Tcp(_));
+    findings.extend(config.listens.iter().any(over_tcp).then(machine::listeners));
     let sources = crate::app::launch::check_sources(&config).err();
     findings.extend(sources.map(|problem| finding(Grade::Fail, "guards", problem)));
     let keys = crate::app::launch::existing_keys(&config).err().unwrap_or_default().into_iter();
@@ -193,6 +196,24 @@ mod tests {
         assert_eq!(state_dir(&path).grade, Grade::Fail);
         chmod(0o700);
         assert_eq!(state_dir(&path).grade, Grade::Ok);
+    }
+
+    #[test]
+    fn listeners_over_tcp_are_looked_at_and_no_others() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let looked_at = |address: &str| {
+            let file = directory.path().join("rustbalance.toml");
+            let text = format!(
+                "state_dir = \"state\"\n[[service]]\n[[service.port]]\nvirtual = 80\n\
+                 hello = true\n[[listen]]\naddress = \"{address}\"\nvirtual = 80\n"
+            );
+            std::fs::write(&file, text).expect("it is ours");
+            let findings = configured(Some(&file));
+            assert!(findings.iter().all(|one| one.what != "configuration"), "{findings:?}");
+            findings.iter().any(|one| one.what == "listeners")
+        };
+        assert!(looked_at("127.0.0.1:8090"));
+        assert!(!looked_at("unix:front.sock"));
     }
 
     #[test]

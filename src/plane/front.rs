@@ -103,30 +103,53 @@ pub struct FrontError {
     source: io::Error,
 }
 
+/// A listener that has its address, and is not yet there for anybody: dropped, it leaves what was
+/// there before as it was.
+#[derive(Debug)]
+pub struct Prepared(Front);
+
+impl Prepared {
+    /// Be there for whoever connects: where another has the unix socket, in its place.
+    ///
+    /// # Errors
+    /// What `rename(2)` says of the socket's file.
+    pub fn take_place(self) -> Result<Arc<Front>, FrontError> {
+        let Prepared(mut front) = self;
+        if let (Some(beside), BackendAddress::Unix(path)) =
+            (front.file.take(), &front.config.address)
+        {
+            let address = front.config.address.to_string();
+            let moved = beside.move_to(path);
+            front.file = Some(moved.map_err(|source| FrontError { address, source })?);
+        }
+        Ok(Arc::new(front))
+    }
+}
+
 impl Front {
     /// Take the address, or the socket that was passed for it. `number` is that of the listener in
     /// the configuration.
     ///
     /// # Errors
     /// When it is not this machine's, or another program has it.
-    pub fn open(
+    pub fn prepare(
         config: ListenConfig,
         number: u16,
         (occupied, passed): (Occupied, &PassedSockets),
         find: Arc<FindPlane>,
-    ) -> Result<Arc<Front>, FrontError> {
+    ) -> Result<Prepared, FrontError> {
         let failed = |source| FrontError { address: config.address.to_string(), source };
         let passed = passed.at(&config.address).map_err(failed)?;
         let is_passed = passed.is_some();
         let place = match (passed, &config.address) {
             (Some(socket), _) => Ok((socket, None)),
             (None, BackendAddress::Unix(path)) => listen_unix(path, config.backlog, occupied)
-                .map(|(socket, file)| (socket, Some(file))),
+                .map(|(socket, beside)| (socket, Some(beside))),
             (None, BackendAddress::Tcp(address)) => bind_tcp(*address).map(|socket| (socket, None)),
-            (None, BackendAddress::Handler(_)) => Err(io::ErrorKind::Unsupported.into()),
+            (None, _) => Err(io::ErrorKind::Unsupported.into()),
         };
         let (place, file) = place.map_err(failed)?;
-        Ok(Arc::new(Front {
+        Ok(Prepared(Front {
             config,
             number,
             instance: limits::LISTEN_INSTANCE_FIRST.saturating_add(number),
@@ -360,8 +383,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A listening unix socket that only this user may connect to. One that nobody listens on any more
-/// is replaced; one that somebody does listen on is not, unless it takes over from that process.
+/// A listening unix socket that only this user may connect to, beside the place that it shall have.
+/// One that nobody listens on any more is replaced; one that somebody does listen on is not, unless
+/// it takes over from that process.
 fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Socket, SocketFile)> {
     match socket_file::is_socket(path)? {
         Some(false) => return Err(io::Error::other("there is a file that is no socket")),
@@ -375,9 +399,9 @@ fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Soc
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
     let _ = std::fs::remove_file(&beside);
-    let (socket, file) = SocketFile::bind(&beside)?;
+    let (socket, beside) = SocketFile::bind(&beside)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok((socket, file.move_to(path)?))
+    Ok((socket, beside))
 }
 
 /// A connection that waits for an answer.

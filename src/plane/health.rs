@@ -1,5 +1,6 @@
 //! Health checks: on the control core, so that no data core waits for a backend that is ill.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,8 +15,12 @@ use super::{Plane, proxy_protocol};
 use crate::limits;
 use crate::runtime::{self, net};
 
-/// Check the backends of this plane, as it is configured at any time, until it is gone.
+/// Check the backends of this plane, as it is configured at any time, until it is gone. Of several
+/// that are told to, one does.
 pub async fn watch(plane: Weak<Plane>) {
+    if plane.upgrade().is_none_or(|plane| plane.watched.swap(true, Ordering::Relaxed)) {
+        return;
+    }
     loop {
         let (mut changed, watched) = match plane.upgrade() {
             Some(plane) => (plane.changed.subscribe(), watched(&plane)),

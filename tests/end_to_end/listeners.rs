@@ -84,8 +84,9 @@ fn listeners_come_and_go_with_a_reload_and_an_open_stream_goes_on() {
     std::fs::write(root.path().join("who"), "nginx").expect("a file can be written");
     let nginx = lab.nginx(root.path()).expect("nginx starts");
     let [first, second] = [free(), free()];
-    let lines =
-        |address: SocketAddr| format!("[[listen]]\naddress = \"{address}\"\nvirtual = 80\n");
+    let lines = |address: SocketAddr| {
+        format!("[[listen]]\naddress = \"{address}\"\nservice = \"main\"\nvirtual = 80\n")
+    };
     let spec = |address| Spec {
         backends: vec![nginx.address.to_string()],
         port_lines: lines(address),
@@ -112,14 +113,18 @@ fn listeners_come_and_go_with_a_reload_and_an_open_stream_goes_on() {
     ask(&mut connect(second).expect("it listens"));
     ask(&mut open);
     assert_eq!(service.status()["listens"][0]["address"], second.to_string());
-    // An address that somebody has is told, and nothing changes.
+    // An address that somebody has is told, and nothing changes: neither a service nor a key comes.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is up");
     let taken = taken.local_addr().map(|address| (taken, address)).expect("it is bound");
-    service.configure(lab, &spec(taken.1));
+    let more = "[[service]]\nname = \"more\"\n[[service.port]]\nvirtual = 80\nhello = true";
+    let with_more = Spec { turbo_lines: more.to_owned(), ..spec(taken.1) };
+    service.configure(lab, &with_more);
     service.signal(Signal::SIGHUP);
     wait_until("it is said", 30, || {
         service.log().contains(&format!("cannot listen on {}", taken.1)).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
     ask(&mut connect(second).expect("it still listens"));
+    assert_eq!(service.status()["services"].as_array().map(Vec::len), Some(1));
+    assert!(!crate::service::state_dir(&service).join("more.key").exists());
 }

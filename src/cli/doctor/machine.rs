@@ -203,6 +203,35 @@ fn randomness(available: &str) -> Finding {
     }
 }
 
+/// Listeners over TCP: what becomes of connections that the kernel has accepted ahead for one that
+/// closes. The setting is one of the network namespace, and those of containers begin with 0.
+pub(super) fn listeners() -> Finding {
+    listener_migration(&read("/proc/sys/net/ipv4/tcp_migrate_req"))
+}
+
+/// See [`listeners`].
+fn listener_migration(migrate: &str) -> Finding {
+    match migrate {
+        "0" => finding(
+            Grade::Warn,
+            "listeners",
+            "net.ipv4.tcp_migrate_req = 0: connections that the kernel accepted ahead are reset \
+             when a listener closes, as in an upgrade -> sysctl net.ipv4.tcp_migrate_req=1, in the \
+             network namespace of the service, gives them to another core or process",
+        ),
+        "" => finding(
+            Grade::Warn,
+            "listeners",
+            "cannot tell net.ipv4.tcp_migrate_req -> Linux 5.14 has it; it is to be 1",
+        ),
+        _ => finding(
+            Grade::Ok,
+            "listeners",
+            format!("net.ipv4.tcp_migrate_req = {migrate}: no connection is lost with a listener"),
+        ),
+    }
+}
+
 /// Memory, which `memory_max` bounds.
 fn memory(available: Option<u64>, cpus: usize) -> Finding {
     let Some(available) = available else {
@@ -315,6 +344,14 @@ mod tests {
             [Grade::Ok, Grade::Warn]
         );
         assert_eq!(memory(None, 2).grade, Grade::Warn);
+    }
+
+    #[test]
+    fn listeners_that_lose_connections_are_warned_of() {
+        let one = listener_migration("0");
+        assert!(one.grade == Grade::Warn && one.text.contains(" -> sysctl net.ipv4"), "{one:?}");
+        assert_eq!(listener_migration("1").grade, Grade::Ok);
+        assert!(listener_migration("").text.starts_with("cannot tell"));
     }
 
     #[test]

@@ -49,6 +49,14 @@ async fn once(plane: &Plane, is: impl Fn(&BackendStatus) -> bool) -> BackendStat
 }
 
 #[tokio::test]
+async fn a_plane_is_watched_by_one_of_those_who_are_told_to() {
+    let (_listener, address) = listen().await;
+    let plane = checked(address, CheckRequest::Tcp, None);
+    once(&plane, |status| status.check.is_some()).await;
+    soon(health::watch(Arc::downgrade(&plane))).await;
+}
+
+#[tokio::test]
 async fn a_backend_that_nobody_listens_on_is_down_and_gets_no_stream() {
     let (bound, address) = nobody();
     let plane = checked(address.clone(), CheckRequest::Tcp, None);

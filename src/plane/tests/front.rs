@@ -14,7 +14,7 @@ use super::support::{fill_noise, port_80};
 use crate::base::stream::CircuitId;
 use crate::plane::Plane;
 use crate::plane::config::{BackendAddress, ListenConfig, PortConfig, ProxyProtocol};
-use crate::plane::front::{Front, Occupied};
+use crate::plane::front::{Front, Occupied, Prepared};
 use crate::plane::handoff::Handoff;
 use crate::plane::passed::{PassedSocket, PassedSockets};
 use crate::plane::proxy_protocol::header;
@@ -80,8 +80,8 @@ impl Served {
             backlog: 128,
         };
         let find = Arc::new(move |name: &str| (name == "main").then(|| Arc::clone(&plane)));
-        let front = Front::open(config, 0, (Occupied::Refuse, &passed.into()), find)
-            .expect("the address is free");
+        let front = Front::prepare(config, 0, (Occupied::Refuse, &passed.into()), find);
+        let front = front.and_then(Prepared::take_place).expect("the address is free");
         let handoff = Handoff::new(cores);
         let stop = watch::channel(false).0;
         let core = |number: usize| {
@@ -302,9 +302,15 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
         let find = Arc::new(|_: &str| None);
         let config = served.front.config().clone();
         let none = PassedSockets::default();
-        let other = Front::open(config, 1, (Occupied::Refuse, &none), find);
+        let refuse = (Occupied::Refuse, &none);
+        let other = Front::prepare(config.clone(), 1, refuse, Arc::clone(&find) as _);
         let other = other.expect_err("it is taken");
         assert!(other.to_string().contains("front.sock: "), "{other}");
+        // One that could take its place, and in the end does not.
+        let replace = (Occupied::Replace, &none);
+        drop(Front::prepare(config, 1, replace, find).expect("it may"));
+        let files = std::fs::read_dir(directory.path()).expect("it is there").count();
+        assert_eq!(files, 1, "what was made beside it is gone");
         let mut client = UnixStream::connect(&path).expect("it listens");
         client.set_read_timeout(Some(PATIENCE)).expect("it is open");
         client.write_all(b"over a file").expect("it is open");
