@@ -52,6 +52,8 @@ mod succession {
     }
 }
 
+mod visits;
+
 pub use self::launch::{Launch, LaunchError, Notice};
 pub use self::options::{Options, ServiceOptions};
 pub use self::reload::{ChangeError, Changes};

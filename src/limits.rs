@@ -3,8 +3,10 @@
 //! Read by every area, written by nobody at run time. A relation between two bounds is a const
 //! assert at the end of this file, so that a change of one which breaks the other does not compile.
 
+mod reach;
 mod verification;
 
+pub use self::reach::*;
 pub use self::verification::*;
 
 // ---------- vault and configuration ----------

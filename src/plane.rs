@@ -37,11 +37,13 @@ pub mod handoff;
 pub mod health;
 mod hello;
 mod idle;
+mod name;
 pub mod passed;
 mod pipes;
 mod port;
 mod proxy_protocol;
 mod queue;
+pub mod reach;
 mod select;
 pub mod status;
 mod stream;
@@ -52,18 +54,18 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::backend::{Backend, ConnectError, Place, Way};
+use self::backend::{Backend, ConnectError, Place};
 use self::config::{BackendAddress, CircuitLimits, PortConfig, PortTarget, Verdict};
 use self::forward::Patience;
 use self::front::{FrontClient, FrontStream};
 use self::gate::{Gates, Pass, Refused};
-use self::handler::Handlers;
 use self::port::{Choice, Port};
+use self::reach::{Reach, Way};
 use self::select::Set;
 use self::status::{BackendOrder, BackendStatus, CircuitsStatus};
 pub use self::stream::StreamOutcome;
 use crate::base::counters::{InstanceCounters, OpenGuard};
-use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
+use crate::base::stream::{Apart, CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
 use crate::plane::buffers::Buffer;
 use crate::runtime::{self, net, time};
@@ -73,8 +75,10 @@ use crate::runtime::{self, net, time};
 pub struct Plane {
     /// In the order of the configuration. Read once for a stream, which keeps what it has read.
     ports: RwLock<Arc<[Port]>>,
-    /// Backends inside this process.
-    handlers: Handlers,
+    /// What backends may be that are no sockets.
+    reach: Reach,
+    /// Streams of this plane share circuits to other onion services with each other alone.
+    apart: Apart,
     /// What circuits may do, and what is said of them.
     gates: Arc<Gates>,
     /// Tells who checks backends that they are others now, or that the plane is gone.
@@ -84,16 +88,17 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// A plane for these ports, without handlers.
+    /// A plane for these ports, all of whose backends are sockets.
     pub fn new(ports: Vec<PortConfig>) -> Arc<Plane> {
-        Plane::with_handlers(ports, Handlers::default())
+        Plane::with_reach(ports, Reach::default())
     }
 
-    /// A plane for these ports, some of whose backends may be handlers.
-    pub fn with_handlers(ports: Vec<PortConfig>, handlers: Handlers) -> Arc<Plane> {
+    /// A plane for these ports, whose backends may be something else as well.
+    pub fn with_reach(ports: Vec<PortConfig>, reach: Reach) -> Arc<Plane> {
         let (gates, changed) = (Gates::new(CircuitLimits::default()), watch::Sender::default());
         let watched = AtomicBool::new(false);
-        let plane = Plane { ports: RwLock::default(), handlers, gates, changed, watched };
+        let (ports_now, apart) = (RwLock::default(), Apart::from_all_others());
+        let plane = Plane { ports: ports_now, reach, apart, gates, changed, watched };
         plane.set_ports(ports);
         Arc::new(plane)
     }
@@ -110,7 +115,7 @@ impl Plane {
                 let mut known = same.iter().flat_map(|old| &old.members);
                 match known.find(|known| known.backend.address() == address) {
                     Some(known) => Arc::clone(&known.backend),
-                    None => Arc::new(Backend::new(address.clone(), &self.handlers)),
+                    None => Arc::new(Backend::new(address.clone(), &self.reach, self.apart)),
                 }
             };
             Port::new(config, queue, backend)

@@ -2,7 +2,7 @@
 //!
 //! Built once by `app::start` on the control core and shared by every core of the process: one
 //! guard set, one vanguard set, one link to a guard. `onion` asks it for circuits; nothing here
-//! knows what an onion service is.
+//! knows what our own onion services are.
 
 pub mod config;
 pub mod load;
@@ -11,7 +11,9 @@ mod skew;
 pub mod stack;
 mod state;
 pub mod status;
+mod visit;
 
 pub use self::config::{ArtiSettings, ArtiSettingsError};
 pub use self::partition::GuardPlan;
 pub use self::stack::{StackError, TorStack};
+pub use self::visit::OnionClient;

@@ -28,7 +28,7 @@ use crate::plane::front::Occupied;
 use crate::plane::health;
 use crate::runtime::{self, CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
-use crate::tor::{ArtiSettings, GuardPlan, TorStack};
+use crate::tor::{ArtiSettings, GuardPlan, OnionClient, TorStack};
 
 /// What all threads share.
 pub(super) struct Shared {
@@ -280,6 +280,8 @@ impl ControlCore {
         };
         self.shared.bootstrap.send_replace(None);
         let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
+        let client = OnionClient::new(&pool, &self.arti).map_err(|error| error.to_string())?;
+        self.shared.common.visits.enter(CoreId::CONTROL, client);
         let attended = self
             .shared
             .roster

@@ -15,7 +15,7 @@ use crate::plane::Plane;
 use crate::plane::handoff::Handoff;
 use crate::runtime::{CoreId, Driver, pinning};
 use crate::tor::stack::CircuitPool;
-use crate::tor::{ArtiSettings, StackError, TorStack};
+use crate::tor::{ArtiSettings, OnionClient, StackError, TorStack};
 
 /// What a data core is made with.
 pub(super) struct DataCore {
@@ -134,6 +134,7 @@ impl DataCore {
     fn note_down(&self) {
         self.shared.group.leave(CoreId::data(self.number));
         self.shared.fronts.handoff.set_up(usize::from(self.number), false);
+        self.shared.common.visits.leave(CoreId::data(self.number));
         for service in self.shared.roster.all() {
             service.service.note_instance_down(usize::from(self.number));
         }
@@ -169,6 +170,8 @@ impl DataCore {
     async fn run_instances(&self) -> Result<(), CoreError> {
         let stack = self.stack().await?;
         let pool = stack.circuit_pool()?;
+        let client = OnionClient::new(&pool, &self.arti)?;
+        self.shared.common.visits.enter(CoreId::data(self.number), client);
         let instances =
             self.shared.roster.for_each(|service| self.run_instance(service, pool.clone()));
         let apart = async {

@@ -14,7 +14,9 @@ use tokio::sync::watch;
 
 use super::options::ServiceOptions;
 use super::running::Order;
+use super::visits::Visits;
 use crate::base::overload::Overload;
+use crate::base::stream::OpenOnion;
 use crate::onion::config::RemoteConfig;
 use crate::onion::revision::{RevisionError, Revisions};
 use crate::onion::status::{Engine, PublisherStatus};
@@ -22,6 +24,7 @@ use crate::onion::{GuestConfig, Service, ServiceSettings};
 use crate::plane::Plane;
 use crate::plane::handler::Handlers;
 use crate::plane::passed::PassedSockets;
+use crate::plane::reach::Reach;
 use crate::vault::MasterKey;
 
 /// What every service is made with.
@@ -41,6 +44,16 @@ pub(super) struct Common {
     pub(super) handlers: Handlers,
     /// Sockets that listeners find bound.
     pub(super) sockets: PassedSockets,
+    /// Backends that are onion services.
+    pub(super) visits: Arc<Visits>,
+}
+
+impl Common {
+    /// What backends may be that are no sockets.
+    fn reach(&self) -> Reach {
+        let onions: Arc<dyn OpenOnion> = Arc::clone(&self.visits) as _;
+        Reach { handlers: self.handlers.clone(), onions: Some(onions) }
+    }
 }
 
 /// What the control core alone uses of a service.
@@ -86,7 +99,7 @@ impl ServiceShared {
             // this form gives the plane its ports, once nothing can fail any more.
             Some(older) => Arc::clone(&older.plane),
             None => {
-                let plane = Plane::with_handlers(ports, common.handlers.clone());
+                let plane = Plane::with_reach(ports, common.reach());
                 plane.set_circuit_limits(circuit_limits);
                 plane
             }

@@ -59,6 +59,7 @@ fn common(state_dir: &StateDir, options: &Options) -> Common {
         overload: Arc::default(),
         handlers: options.handlers.clone(),
         sockets: options.sockets.clone(),
+        visits: Arc::default(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::admin::status::{
 };
 #[cfg(feature = "admin")]
 use crate::admin::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
+use crate::base::redact::REDACTED;
 use crate::base::stream::CircuitId;
 use crate::onion::Guest;
 use crate::onion::service::Seat;
@@ -59,7 +60,9 @@ impl Shared {
         let meant = self.roster.with_planes(is_meant).into_iter();
         let changed = meant.map(|one| one.plane.set_order(address, *port, *order)).sum();
         if changed > 0 {
-            tracing::info!(backend = address, "the operator says: {order:?}");
+            // What was typed may be an onion address.
+            let backend = if address.contains(".onion") { REDACTED } else { address.as_str() };
+            tracing::info!(backend, "the operator says: {order:?}");
         }
         changed
     }

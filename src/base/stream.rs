@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -145,6 +146,47 @@ pub trait IncomingStream: Send + 'static {
         Self: Sized,
     {
     }
+}
+
+/// Whose streams may share a circuit to another onion service: those with the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Apart(u64);
+
+impl Apart {
+    /// Apart from all others of this process.
+    pub fn from_all_others() -> Apart {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Apart(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a stream to another onion service gives.
+pub trait OnionRead: tokio::io::AsyncRead + std::fmt::Debug + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + std::fmt::Debug + Send + Unpin> OnionRead for T {}
+
+/// What it takes. Bytes that a write has taken are on their way: there is no need to flush it.
+/// Tor has no half-close: shutting it down ends the stream both ways.
+pub trait OnionWrite: tokio::io::AsyncWrite + std::fmt::Debug + Send + Unpin {}
+impl<T: tokio::io::AsyncWrite + std::fmt::Debug + Send + Unpin> OnionWrite for T {}
+
+/// An open stream to another onion service, on the core that opened it.
+#[derive(Debug)]
+pub struct OnionStream {
+    /// What it gives.
+    pub read: Box<dyn OnionRead>,
+    /// What it takes.
+    pub write: Box<dyn OnionWrite>,
+}
+
+/// Opens streams to other onion services: `tor` does it, `plane` has it done.
+#[async_trait]
+pub trait OpenOnion: std::fmt::Debug + Send + Sync {
+    /// Open a stream to this port of `<56 characters>.onion`, on the calling core, however long it
+    /// takes. It shares its circuit with streams of the same core and of the same `apart` alone.
+    ///
+    /// # Errors
+    /// When there is no Tor yet, or the service cannot be reached or refuses.
+    async fn open_onion(&self, host: &str, port: u16, apart: Apart) -> io::Result<OnionStream>;
 }
 
 #[cfg(test)]

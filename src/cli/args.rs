@@ -109,7 +109,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backend", "hello"])]
     pub config: Option<PathBuf>,
 
-    /// A server: IP:PORT, [IPV6]:PORT or unix:/PATH; may be given several times
+    /// A server: IP:PORT, [IPV6]:PORT, unix:/PATH or ADDRESS.onion:PORT; may be given several times
     #[arg(long, value_name = "ADDR", value_parser = backend_address, conflicts_with = "hello")]
     pub backend: Vec<BackendAddress>,
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::limits::UNIX_SOCKET_PATH_BYTES_MAX;
 use crate::plane::config::BackendAddress;
+use crate::tor::config::onion_address_problem;
 
 /// Why a text is no backend address. `Display` is the reason, then the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,9 +37,16 @@ pub enum AddressError {
     /// A name that would have to be looked up.
     #[error(
         "this is a host name, and names are not looked up, as the DNS query would show others \
-         what this service talks to; write an IP address such as 127.0.0.1:8080"
+         what this service talks to; write an IP address such as 127.0.0.1:8080, or, where such \
+         queries stay on your own machines, allow_hostnames with the name beside backends"
     )]
     HostName,
+    /// An onion address with a mistake in it.
+    #[error("this is no version 3 onion address ({reason}); write <56 characters>.onion:PORT")]
+    Onion {
+        /// What is wrong.
+        reason: String,
+    },
     /// A port that is none.
     #[error("there is no port {port}; write one from 1 to 65535")]
     Port {
@@ -57,11 +65,16 @@ pub enum AddressError {
     },
 }
 
-/// Read `IP:port`, `[v6]:port` or `unix:/path`. A relative path is below `base`.
+/// Read `IP:port`, `[v6]:port`, `unix:/path` or `<56 characters>.onion:port`. A relative path is
+/// below `base`. `allowed` are host names, in lower case, that may be looked up.
 ///
 /// # Errors
-/// [`AddressError`]; host names are refused.
-pub fn parse_backend(text: &str, base: &Path) -> Result<BackendAddress, AddressError> {
+/// [`AddressError`]; other host names are refused.
+pub fn parse_backend(
+    text: &str,
+    base: &Path,
+    allowed: &[String],
+) -> Result<BackendAddress, AddressError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(AddressError::Empty);
@@ -81,8 +94,38 @@ pub fn parse_backend(text: &str, base: &Path) -> Result<BackendAddress, AddressE
     match text.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 => Err(AddressError::Port { port: "0".to_owned() }),
         Ok(address) => Ok(BackendAddress::Tcp(address)),
-        Err(_) => Err(explain(text)),
+        Err(_) => named(text, allowed).unwrap_or_else(|| Err(explain(text))),
     }
+}
+
+/// An onion address or an allowed name, each with a port; `None` for whatever else this is.
+fn named(text: &str, allowed: &[String]) -> Option<Result<BackendAddress, AddressError>> {
+    let (host, port_text) = text.rsplit_once(':').unwrap_or((text, ""));
+    let host = host.to_ascii_lowercase();
+    let (is_onion, is_allowed) = (is_onion(&host), allowed.contains(&host));
+    if !is_onion && !is_allowed {
+        return None;
+    }
+    let digits = port_text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port_text.parse::<u16>().ok().filter(|port| digits && *port > 0);
+    let Some(port) = port else {
+        return Some(Err(match port_text {
+            "" => AddressError::NoPort { with_port: format!("{host}:80") },
+            port => AddressError::Port { port: port.to_owned() },
+        }));
+    };
+    Some(match is_onion {
+        true => match onion_address_problem(&host) {
+            None => Ok(BackendAddress::Onion { host, port }),
+            Some(reason) => Err(AddressError::Onion { reason }),
+        },
+        false => Ok(BackendAddress::Name { host, port }),
+    })
+}
+
+/// Whether a name is one of Tor's.
+pub(super) fn is_onion(host: &str) -> bool {
+    host.to_ascii_lowercase().ends_with(".onion")
 }
 
 /// A unix socket's path.
@@ -135,7 +178,7 @@ fn explain(text: &str) -> AddressError {
 /// As [`parse_backend`].
 pub fn parse_backend_argument(text: &str) -> Result<BackendAddress, AddressError> {
     let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    parse_backend(text, &base)
+    parse_backend(text, &base, &[])
 }
 
 #[cfg(test)]
@@ -146,8 +189,11 @@ mod tests {
     use crate::plane::config::BackendAddress;
 
     fn parse(text: &str) -> Result<BackendAddress, AddressError> {
-        parse_backend(text, Path::new("/etc/rustbalance"))
+        parse_backend(text, Path::new("/etc/rustbalance"), &["app.internal".to_owned()])
     }
+
+    /// From C tor's own tests.
+    const ONION: &str = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion";
 
     #[test]
     fn addresses_of_every_form_are_read() {
@@ -163,6 +209,12 @@ mod tests {
             assert_eq!(found, PathBuf::from(path));
         }
         assert_eq!(parse("handler:shop"), Ok(BackendAddress::Handler("shop".to_owned())));
+        let name = BackendAddress::Name { host: "app.internal".to_owned(), port: 80 };
+        assert_eq!(parse("App.internal:80"), Ok(name));
+        let onion = BackendAddress::Onion { host: ONION.to_owned(), port: 81 };
+        assert_eq!(parse(&format!("{}:81", ONION.to_uppercase())), Ok(onion.clone()));
+        assert_eq!(onion.to_string(), format!("{ONION}:81"));
+        assert_eq!(onion.in_log(), "[redacted]:81");
     }
 
     #[test]
@@ -172,7 +224,16 @@ mod tests {
             ("unix:", "empty"),
             ("handler:", "empty"),
             ("localhost:80", "host name"),
-            ("app.internal", "host name"),
+            ("other.internal:80", "host name"),
+            ("example.com", "host name"),
+            ("app.internal", "write app.internal:80"),
+            ("app.internal:http", "no port http"),
+            ("app.internal:0", "no port 0"),
+            (ONION, "sid.onion:80"),
+            ("abc.onion:80", "no version 3 onion address"),
+            (&format!("{}:80", ONION.replace("25nj", "25nk")), "no version 3 onion address"),
+            (&format!("www.{ONION}:80"), "no version 3 onion address"),
+            (&format!("{ONION}:+80"), "no port +80"),
             ("http://127.0.0.1:80", "URL"),
             ("8080", "write 127.0.0.1:8080"),
             (":8080", "write 127.0.0.1:8080"),

@@ -8,8 +8,8 @@ use super::checked::{Config, Instances, LogFormat, Service, Stacks};
 use crate::base::redact::REDACTED;
 use crate::onion::config::RemoteConfig;
 use crate::plane::config::{
-    BackendConfig, CheckConfig, CheckRequest, CircuitLimits, ListenConfig, OverLimit, PortConfig,
-    PortTarget, ProxyProtocol, Rate, Verdict,
+    BackendAddress, BackendConfig, CheckConfig, CheckRequest, CircuitLimits, ListenConfig,
+    OverLimit, PortConfig, PortTarget, ProxyProtocol, Rate, Verdict,
 };
 
 /// Print a configuration.
@@ -127,6 +127,7 @@ fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
                 }
             }
             writeln!(out, "]")?;
+            write_names(port, backends, out)?;
         }
     }
     writeln!(out, "connect_timeout_s = {}", port.connect_timeout.as_secs())?;
@@ -146,6 +147,24 @@ fn write_port(port: &PortConfig, out: &mut String) -> std::fmt::Result {
         Some(check) => write_check(check, out),
         None => writeln!(out, "# no [service.port.check]: streams alone tell who is down"),
     }
+}
+
+/// Names that are looked up, where there are some.
+fn write_names(
+    port: &PortConfig,
+    backends: &[BackendConfig],
+    out: &mut String,
+) -> std::fmt::Result {
+    let name = |one: &BackendConfig| match &one.address {
+        BackendAddress::Name { host, .. } => Some(quoted(host)),
+        _ => None,
+    };
+    let names: Vec<String> = backends.iter().filter_map(name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "allow_hostnames = [{}]  # looked up past Tor", names.join(", "))?;
+    writeln!(out, "resolve_interval_s = {}", port.resolve_interval.as_secs())
 }
 
 /// `[service.port.check]`

@@ -94,6 +94,10 @@ pub(super) struct RawPort {
     pub balance: Option<At<String>>,
     /// `backends`
     pub backends: Option<At<Vec<RawBackend>>>,
+    /// `allow_hostnames`
+    pub allow_hostnames: Option<At<Vec<At<String>>>>,
+    /// `resolve_interval_s`
+    pub resolve_interval_s: Option<At<i64>>,
     /// `hello`
     pub hello: Option<At<bool>>,
     /// `connect_timeout_s`
@@ -310,6 +314,8 @@ fn read_port<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawPort {
         virtual_ports: table.scalar("virtual", wanted, d),
         balance: table.text("balance", d),
         backends,
+        allow_hostnames: table.texts("allow_hostnames", d),
+        resolve_interval_s: table.integer("resolve_interval_s", d),
         hello: table.boolean("hello", d),
         connect_timeout_s: table.integer("connect_timeout_s", d),
         queue_max: table.integer("queue_max", d),

@@ -56,6 +56,8 @@ pub(super) const PORT: Table = Table {
         "virtual",
         "balance",
         "backends",
+        "allow_hostnames",
+        "resolve_interval_s",
         "hello",
         "connect_timeout_s",
         "queue_max",

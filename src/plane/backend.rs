@@ -12,15 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use socket2::SockAddr;
 
 use super::config::BackendAddress;
-use super::handler::{Handler, Handlers};
 use super::queue::Queue;
+use super::reach::{Path, Reach, Way};
 use super::status::{BackendOrder, BackendState, BackendStatus};
-use crate::base::stream::CircuitId;
+use crate::base::stream::{Apart, CircuitId};
 use crate::limits;
-use crate::runtime::kernel_socket::KernelSocket;
 use crate::runtime::{self, net, time};
 
 /// Milliseconds since somebody first asked; never 0.
@@ -42,22 +40,13 @@ pub(super) enum ConnectError {
     Refused(#[source] io::Error),
 }
 
-/// What kind of connection a stream needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// A socket of the core's ring: the client's bytes are in user space.
-    Ring,
-    /// One that bytes are moved to and from within the kernel; only on a data core.
-    Kernel,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Backend {
     /// Where it listens.
     address: BackendAddress,
-    /// The handler, where it is one.
-    handler: Option<Handler>,
+    /// The way to it.
+    path: Path,
     /// Connections that are open or being made.
     open: AtomicU64,
     /// Connections that failed.
@@ -93,14 +82,11 @@ impl Drop for Place {
 
 impl Backend {
     /// A backend that nothing is known of yet.
-    pub(super) fn new(address: BackendAddress, handlers: &Handlers) -> Backend {
-        let handler = match &address {
-            BackendAddress::Handler(name) => handlers.get(name),
-            _ => None,
-        };
+    pub(super) fn new(address: BackendAddress, reach: &Reach, apart: Apart) -> Backend {
+        let path = Path::new(&address, reach, apart);
         Backend {
             address,
-            handler,
+            path,
             open: AtomicU64::new(0),
             failed_total: AtomicU64::new(0),
             failed_in_a_row: AtomicU32::new(0),
@@ -115,6 +101,11 @@ impl Backend {
     /// Where it listens.
     pub(super) fn address(&self) -> &BackendAddress {
         &self.address
+    }
+
+    /// The way to it.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Connections that are open or being made.
@@ -197,7 +188,8 @@ impl Backend {
         circuit: CircuitId,
         port: u16,
     ) -> Result<net::Stream, ConnectError> {
-        let connected = match runtime::timeout(timeout, self.open(way, circuit, port)).await {
+        let connecting = self.path.connect(way, circuit, port);
+        let connected = match runtime::timeout(timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
             Ok(Err(error)) => Err(ConnectError::Refused(error)),
@@ -224,15 +216,6 @@ impl Backend {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
             self.aside_until_ms.store(0, Ordering::Relaxed);
             self.up_since_ms.store(now_ms(), Ordering::Relaxed);
-        }
-    }
-
-    /// Connect for a health check, which has nothing to do with streams: handlers are always well.
-    pub(super) async fn connect_to_check(&self) -> io::Result<Option<net::Stream>> {
-        match &self.address {
-            BackendAddress::Handler(_) => Ok(None),
-            BackendAddress::Tcp(address) => net::connect_tcp(*address).await.map(Some),
-            BackendAddress::Unix(path) => net::connect_unix(path).await.map(Some),
         }
     }
 
@@ -263,40 +246,6 @@ impl Backend {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
             self.aside_until_ms.store(0, Ordering::Relaxed);
             self.up_since_ms.store(now_ms(), Ordering::Relaxed);
-        }
-    }
-
-    /// Connect, however long it takes.
-    async fn open(&self, way: Way, circuit: CircuitId, port: u16) -> io::Result<net::Stream> {
-        match &self.address {
-            BackendAddress::Handler(_) => match &self.handler {
-                Some(handler) => handler.connect(circuit, port).map(net::Stream::Pipe),
-                None => Err(io::ErrorKind::NotFound.into()),
-            },
-            BackendAddress::Tcp(address) => match way {
-                Way::Ring => net::connect_tcp(*address).await,
-                Way::Kernel => {
-                    let socket = KernelSocket::connect(SockAddr::from(*address)).await?;
-                    Ok(net::Stream::Kernel(socket))
-                }
-            },
-            BackendAddress::Unix(path) => loop {
-                let connected = match way {
-                    Way::Ring => net::connect_unix(path).await,
-                    Way::Kernel => {
-                        let socket = KernelSocket::connect(SockAddr::unix(path)?).await;
-                        socket.map(net::Stream::Kernel)
-                    }
-                };
-                match connected {
-                    // Its queue is full (connect(2), EAGAIN): TCP would wait by itself.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        let wait = Duration::from_millis(limits::BACKEND_QUEUE_FULL_WAIT_MS);
-                        runtime::sleep(wait).await;
-                    }
-                    connected => return connected,
-                }
-            },
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::status::Verdict;
+use crate::base::redact::REDACTED;
 use crate::limits;
 
 /// Where a backend listens.
@@ -16,6 +17,30 @@ pub enum BackendAddress {
     Unix(PathBuf),
     /// A handler of the program that embeds the library, by its name ([`super::handler`]).
     Handler(String),
+    /// A port of another onion service, reached through this process's own Tor stack.
+    Onion {
+        /// `<56 characters>.onion`.
+        host: String,
+        /// Its virtual port.
+        port: u16,
+    },
+    /// A port of whatever the system's resolver says that a name stands for ([`super::name`]).
+    Name {
+        /// The name.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl BackendAddress {
+    /// How it stands in a log line that is not for debugging: without an onion address.
+    pub fn in_log(&self) -> String {
+        match self {
+            BackendAddress::Onion { port, .. } => format!("{REDACTED}:{port}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for BackendAddress {
@@ -24,6 +49,9 @@ impl std::fmt::Display for BackendAddress {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
             BackendAddress::Handler(name) => write!(f, "handler:{name}"),
+            BackendAddress::Onion { host, port } | BackendAddress::Name { host, port } => {
+                write!(f, "{host}:{port}")
+            }
         }
     }
 }
@@ -139,6 +167,27 @@ impl PortTarget {
     pub fn backends(addresses: impl IntoIterator<Item = BackendAddress>) -> PortTarget {
         PortTarget::Backends(addresses.into_iter().map(BackendConfig::from).collect())
     }
+
+    /// Whether this holds for the address of one of its backends.
+    pub fn any(&self, holds: impl Fn(&BackendAddress) -> bool) -> bool {
+        match self {
+            PortTarget::Backends(backends) => backends.iter().any(|one| holds(&one.address)),
+            PortTarget::Hello => false,
+        }
+    }
+
+    /// Whether one of its backends is another onion service, and so many circuits away.
+    pub fn is_far(&self) -> bool {
+        self.any(|address| matches!(address, BackendAddress::Onion { .. }))
+    }
+
+    /// How long a backend may take to accept a connection, unless configured.
+    pub fn connect_timeout(&self) -> Duration {
+        Duration::from_secs(match self.is_far() {
+            true => limits::ONION_CONNECT_SECONDS_DEFAULT,
+            false => limits::BACKEND_CONNECT_SECONDS_DEFAULT,
+        })
+    }
 }
 
 /// A virtual port, or a range of them.
@@ -166,6 +215,8 @@ pub struct PortConfig {
     pub half_close_timeout: Duration,
     /// How long the share of a backend that has come up again takes to grow to its whole.
     pub slow_start: Duration,
+    /// From one look-up of a backend's name to the next.
+    pub resolve_interval: Duration,
     /// The header before a client's first byte; handlers get none, as they are told the circuit.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
@@ -176,8 +227,8 @@ impl PortConfig {
         PortConfig {
             virtual_first: virtual_port,
             virtual_last: virtual_port,
+            connect_timeout: target.connect_timeout(),
             target,
-            connect_timeout: Duration::from_secs(limits::BACKEND_CONNECT_SECONDS_DEFAULT),
             balance: Balance::default(),
             check: None,
             queue_max: limits::BACKEND_QUEUE_DEFAULT,
@@ -185,6 +236,7 @@ impl PortConfig {
             idle_timeout: None,
             half_close_timeout: Duration::from_secs(limits::HALF_CLOSE_SECONDS_DEFAULT),
             slow_start: Duration::ZERO,
+            resolve_interval: Duration::from_secs(limits::RESOLVE_SECONDS_DEFAULT),
             proxy_protocol: None,
         }
     }

@@ -1,4 +1,5 @@
-//! Health checks: on the control core, so that no data core waits for a backend that is ill.
+//! Health checks, and the look-up of backends' names: on the control core, so that no data core
+//! waits for a backend that is ill.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -22,12 +23,13 @@ pub async fn watch(plane: Weak<Plane>) {
         return;
     }
     loop {
-        let (mut changed, watched) = match plane.upgrade() {
-            Some(plane) => (plane.changed.subscribe(), watched(&plane)),
+        let (mut changed, watched, named) = match plane.upgrade() {
+            Some(plane) => (plane.changed.subscribe(), watched(&plane), named(&plane)),
             None => return,
         };
         let all = std::pin::pin!(async {
-            join_all(watched.into_iter().map(Watched::watch)).await;
+            let checks = join_all(watched.into_iter().map(Watched::watch));
+            futures::future::join(checks, join_all(named.into_iter().map(look_up))).await;
             std::future::pending::<()>().await;
         });
         let changed = std::pin::pin!(changed.changed());
@@ -61,6 +63,24 @@ fn watched(plane: &Plane) -> Vec<Watched> {
     all
 }
 
+/// Every backend of the plane that has a name, and from one look-up to the next.
+fn named(plane: &Plane) -> Vec<(Arc<Backend>, Duration)> {
+    let mut all = Vec::new();
+    for port in plane.ports().iter() {
+        let backends = port.members.iter().map(|member| &member.backend);
+        let named = backends.filter(|backend| backend.path().name().is_some());
+        all.extend(named.map(|backend| (Arc::clone(backend), port.config.resolve_interval)));
+    }
+    all
+}
+
+/// Look a backend's name up, for as long as this is polled.
+async fn look_up((backend, interval): (Arc<Backend>, Duration)) {
+    if let Some(name) = backend.path().name() {
+        name.look_up(interval).await;
+    }
+}
+
 impl Watched {
     /// Check it for as long as this is polled.
     async fn watch(self) {
@@ -89,18 +109,19 @@ impl Watched {
         let down = self.backend.is_checked_down();
         if down && good >= self.check.rise {
             self.backend.set_checked(true);
-            tracing::info!(backend = %self.backend.address(), "the backend is up");
+            tracing::info!(backend = self.backend.address().in_log(), "the backend is up");
         } else if !down && bad >= self.check.fall {
             self.backend.set_checked(false);
             let wrong = wrong.map_or("", String::as_str);
-            tracing::warn!(backend = %self.backend.address(), "the backend is down: {wrong}");
+            let backend = self.backend.address().in_log();
+            tracing::warn!(backend, "the backend is down: {wrong}");
         }
     }
 
     /// One check: what is wrong, in words.
     async fn ask(&self) -> Result<(), String> {
         let asked = runtime::timeout(self.check.timeout, async {
-            match self.backend.connect_to_check().await {
+            match self.backend.path().connect_to_check().await {
                 Ok(Some(connection)) => self.talk(connection).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(format!("refused: {error}")),

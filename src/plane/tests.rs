@@ -5,6 +5,8 @@ mod checks;
 mod circuits;
 mod front;
 mod handler;
+mod names;
+mod onions;
 mod relay;
 mod serve;
 mod support;

@@ -2,7 +2,7 @@
 //! on the control core and in tests.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::pin::Pin;
@@ -14,7 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{tcp, unix};
 
 use super::kernel_socket::KernelSocket;
-use super::ring;
+use super::{blocking, ring};
+use crate::base::stream::{OnionRead, OnionStream, OnionWrite};
 
 /// A connection. Polled on the core that made it.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub enum Stream {
     Pipe(DuplexStream),
     /// On a data core, for bytes of another socket of the kernel's.
     Kernel(KernelSocket),
+    /// Through Tor, to another onion service.
+    Onion(OnionStream),
 }
 
 /// Ports that the kernel gives out by itself (`ip_local_port_range`, ip(7)); all where it does not
@@ -87,6 +90,32 @@ pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
     }
 }
 
+/// Connect to a socket of either kind.
+///
+/// # Errors
+/// See [`connect_tcp`] and [`connect_unix`].
+pub async fn connect(peer: &SockAddr) -> io::Result<Stream> {
+    match (peer.as_socket(), peer.as_pathname()) {
+        (Some(peer), _) => connect_tcp(peer).await,
+        (None, Some(path)) => connect_unix(path).await,
+        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Ask the system's resolver, on a thread where it may block, what a name stands for.
+///
+/// # Errors
+/// What it says.
+pub async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let asked = blocking::spawn(move || {
+        (host.as_str(), port).to_socket_addrs().map(|found| found.collect::<Vec<_>>())
+    });
+    match asked.await {
+        Ok(Ok(answer)) => answer,
+        _ => Err(io::Error::other("no thread to ask on")),
+    }
+}
+
 impl Stream {
     /// Both directions apart. The connection closes with the second.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
@@ -111,6 +140,9 @@ impl Stream {
                 let socket = Arc::new(socket);
                 (ReadHalf::Kernel(Arc::clone(&socket)), WriteHalf::Kernel(socket))
             }
+            Stream::Onion(OnionStream { read, write }) => {
+                (ReadHalf::Onion(read), WriteHalf::Onion(write))
+            }
         }
     }
 }
@@ -128,6 +160,8 @@ pub enum ReadHalf {
     Pipe(tokio::io::ReadHalf<DuplexStream>),
     /// See [`Stream::Kernel`].
     Kernel(Arc<KernelSocket>),
+    /// From another onion service.
+    Onion(Box<dyn OnionRead>),
 }
 
 /// What the other side gets.
@@ -143,6 +177,8 @@ pub enum WriteHalf {
     Pipe(tokio::io::WriteHalf<DuplexStream>),
     /// See [`Stream::Kernel`].
     Kernel(Arc<KernelSocket>),
+    /// To another onion service.
+    Onion(Box<dyn OnionWrite>),
 }
 
 impl AsyncRead for ReadHalf {
@@ -165,6 +201,7 @@ impl AsyncRead for ReadHalf {
                 room.advance(received);
                 Poll::Ready(Ok(()))
             }
+            ReadHalf::Onion(stream) => Pin::new(stream).poll_read(cx, room),
         }
     }
 }
@@ -181,6 +218,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_write(cx, bytes),
             WriteHalf::Kernel(socket) => socket.poll_send(cx, bytes),
+            WriteHalf::Onion(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -191,6 +229,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Unix(socket) => Pin::new(socket).poll_flush(cx),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_flush(cx),
             WriteHalf::Kernel(_) => Poll::Ready(Ok(())),
+            WriteHalf::Onion(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -201,6 +240,7 @@ impl AsyncWrite for WriteHalf {
             WriteHalf::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
             WriteHalf::Pipe(pipe) => Pin::new(pipe).poll_shutdown(cx),
             WriteHalf::Kernel(socket) => Poll::Ready(socket.shutdown_write()),
+            WriteHalf::Onion(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

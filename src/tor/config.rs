@@ -9,6 +9,7 @@ use std::path::Path;
 use arti_client::TorClientConfig;
 use tor_config::load::ResolutionResults;
 use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
+use tor_hscrypto::pk::HsId;
 use tor_netdoc::doc::netstatus::NetParams;
 use tor_netdoc::types::policy::AddrPortPattern;
 
@@ -231,6 +232,11 @@ fn reachable_addresses(table: &toml::Table) -> Vec<AddrPortPattern> {
         Some(listed) => listed.iter().filter_map(parse).collect(),
         None => vec![AddrPortPattern::new_all()],
     }
+}
+
+/// What is wrong with `<56 characters>.onion`, if anything is.
+pub fn onion_address_problem(text: &str) -> Option<String> {
+    text.parse::<HsId>().err().map(|error| report(&error))
 }
 
 /// An error and all that caused it, in one line.

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustbalance_lab::client::fresh_user;
-use rustbalance_lab::{Client, Haproxy, Lab, free_port, wait_until};
+use rustbalance_lab::{Client, Haproxy, Lab, OnionServiceSpec, free_port, wait_until};
 use serde_json::Value;
 
 use crate::service::{Service, Spec, state_dir};
@@ -211,4 +211,38 @@ fn streams_beyond_a_backends_connections_wait_and_are_served() {
         Some(wait_for(&service, &address, "up")).filter(|one| one["open"] == 0)
     });
     assert_eq!(after.expect("it ends")["queue_refused_total"], 0);
+}
+
+#[test]
+fn another_onion_service_is_a_backend_and_stands_in_no_log() {
+    let (lab, client) = crate::lab();
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let (far, _) = named(lab, root.path(), "far");
+    let body = vec![b'x'; 300_000];
+    std::fs::write(root.path().join("far").join("body"), &body).expect("a file can be written");
+    let spec =
+        OnionServiceSpec { ports: vec![(8080, far)], vanguards_lite: true, extra: String::new() };
+    let far = lab.onion_service(&spec).expect("C tor takes the configuration");
+    far.wait_reachable(client, 8080).unwrap_or_else(|error| panic!("{error:#}"));
+    let address = format!("{}:8080", far.hostname);
+    let service = Service::start(
+        lab,
+        &Spec {
+            backends: vec![address.clone()],
+            port_lines: "[service.port.check]\npath = \"/who\"\ninterval_s = 1".to_owned(),
+            ..Spec::default()
+        },
+    );
+    assert_eq!(answers(client, &service, 4), ["far"; 4]);
+    let whole = client.fetch_fresh(&service.onion, 80, "/body").expect("it is served");
+    assert!(whole.body == body, "{} bytes", whole.body.len());
+    let checked = wait_until("it was checked", 60, || {
+        Some(wait_for(&service, &address, "up")).filter(|one| one["check"] == "ok")
+    });
+    checked.unwrap_or_else(|error| panic!("{error}: {:#}", service.status()));
+    let (worked, said) = backend(&service, &["maintenance", &address]);
+    assert!(worked, "{said}");
+    client.fetch_fresh(&service.onion, 80, "/who").expect_err("it is taken out");
+    let log = service.log();
+    assert!(log.contains("the operator says") && !log.contains(&far.hostname), "{log}");
 }

@@ -80,11 +80,15 @@ fn backends(
     if !lanes.is_empty() {
         warnings.push(format!("{name}: backends with a lane are left out: HAProxy has none"));
     }
-    let handler = normal.iter().find(|one| matches!(one.address, BackendAddress::Handler(_)));
-    match handler {
-        Some(backend) => Err(format!(
-            "{name}: {} is inside of the program that embeds RustBalance, which HAProxy cannot \
-             reach; give addresses",
+    let out_of_reach = normal.iter().find_map(|one| match &one.address {
+        BackendAddress::Handler(_) => Some((one, "inside of the program that embeds RustBalance")),
+        // It would look the address up by DNS.
+        BackendAddress::Onion { .. } => Some((one, "an onion service")),
+        _ => None,
+    });
+    match out_of_reach {
+        Some((backend, what)) => Err(format!(
+            "{name}: {} is {what}, which HAProxy cannot reach; give addresses",
             backend.address
         )),
         None if normal.is_empty() => {

@@ -170,6 +170,11 @@ fn what_the_stack_cannot_do_is_said_before_anything_is_written() {
     let hello = config(root.path(), "[[service.port]]\nvirtual = 80\nhello = true\n");
     let long =
         Request { directory: root.path().join("x".repeat(90)), ..request(root.path(), false) };
+    let onion = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion:80";
+    let onion = format!("[[service.port]]\nvirtual = 80\nbackends = [\"{onion}\"]\n");
+    let onion = generate(&config(root.path(), &onion), &request(root.path(), false));
+    let onion = onion.expect_err("HAProxy has no Tor").to_string();
+    assert!(onion.contains("an onion service, which HAProxy cannot reach"), "{onion}");
     let errors = [
         generate(&hello, &request(root.path(), false)).expect_err("HAProxy has no page"),
         generate(&config(root.path(), PORTS), &long).expect_err("no socket has such a path"),

@@ -63,9 +63,13 @@ impl Checker<'_> {
     }
 
     /// An address to connect to or listen at, below the configuration file's directory where it is
-    /// a relative path.
-    pub(super) fn address(&mut self, typed: &At<String>) -> Option<BackendAddress> {
-        match address::parse_backend(&typed.value, &self.base) {
+    /// a relative path; a host name only where it is `allowed`.
+    pub(super) fn address(
+        &mut self,
+        typed: &At<String>,
+        allowed: &[String],
+    ) -> Option<BackendAddress> {
+        match address::parse_backend(&typed.value, &self.base, allowed) {
             Ok(address) => Some(address),
             Err(error) => {
                 let sentence = error.to_string();

@@ -81,10 +81,15 @@ fn check_address(raw: &RawListen, checker: &mut Checker<'_>) -> Option<BackendAd
         }
         return None;
     };
-    let address = checker.address(typed)?;
+    let address = checker.address(typed, &[])?;
     match &address {
         BackendAddress::Handler(_) => {
             let reason = format!("\"{}\": nobody connects to a handler", typed.value);
+            checker.problems.push(typed.problem(reason, "write an IP address and port"));
+            return None;
+        }
+        BackendAddress::Onion { .. } | BackendAddress::Name { .. } => {
+            let reason = format!("\"{}\" is no address of this machine", typed.value);
             checker.problems.push(typed.problem(reason, "write an IP address and port"));
             return None;
         }

@@ -1,21 +1,24 @@
 //! From what was typed to what it means: `[[service.port]]`, its backends and how they are checked.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::address;
 use super::check::Checker;
 use crate::config::raw::{RawBackend, RawCheck, RawPort};
 use crate::config::reader::{At, Scalar};
 use crate::limits::{
-    BACKEND_CONNECT_SECONDS_DEFAULT, BACKEND_CONNECT_SECONDS_MAX, BACKEND_CONNECTIONS_MAX,
-    BACKEND_QUEUE_DEFAULT, BACKEND_QUEUE_MAX, BACKEND_QUEUE_SECONDS_DEFAULT,
-    BACKEND_SLOW_START_SECONDS_MAX, BACKEND_WEIGHT_MAX, BACKENDS_PER_PORT_MAX, CHECK_FALL_DEFAULT,
-    CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_INTERVAL_SECONDS_MAX, CHECK_RISE_DEFAULT,
-    CHECK_RISE_FALL_MAX, CHECK_TIMEOUT_SECONDS_DEFAULT, HALF_CLOSE_SECONDS_DEFAULT,
+    ALLOWED_NAMES_MAX, BACKEND_CONNECT_SECONDS_MAX, BACKEND_CONNECTIONS_MAX, BACKEND_QUEUE_DEFAULT,
+    BACKEND_QUEUE_MAX, BACKEND_QUEUE_SECONDS_DEFAULT, BACKEND_SLOW_START_SECONDS_MAX,
+    BACKEND_WEIGHT_MAX, BACKENDS_PER_PORT_MAX, CHECK_FALL_DEFAULT, CHECK_INTERVAL_SECONDS_DEFAULT,
+    CHECK_INTERVAL_SECONDS_MAX, CHECK_RISE_DEFAULT, CHECK_RISE_FALL_MAX,
+    CHECK_TIMEOUT_SECONDS_DEFAULT, HALF_CLOSE_SECONDS_DEFAULT, HOST_NAME_CHARS_MAX,
+    ONION_CHECK_SECONDS_DEFAULT, RESOLVE_SECONDS_DEFAULT, RESOLVE_SECONDS_MAX,
     STREAM_IDLE_SECONDS_MAX,
 };
 use crate::plane::config::{
-    BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget, ProxyProtocol,
-    Verdict,
+    BackendAddress, BackendConfig, Balance, CheckConfig, CheckRequest, PortConfig, PortTarget,
+    ProxyProtocol, Verdict,
 };
 
 /// `virtual`: first and last port.
@@ -75,13 +78,66 @@ pub(super) fn check_target(raw: &RawPort, checker: &mut Checker<'_>) -> Option<P
             }
             None
         }
-        (Some(typed), false) => check_backends(typed, checker).map(PortTarget::Backends),
+        (Some(typed), false) => {
+            let allowed = check_allowed(raw.allow_hostnames.as_ref(), checker);
+            let target = check_backends(typed, &allowed, checker).map(PortTarget::Backends)?;
+            warn_of_names_and_onions(&target, &raw.place, checker);
+            Some(target)
+        }
+    }
+}
+
+/// `allow_hostnames`, in lower case.
+fn check_allowed(typed: Option<&At<Vec<At<String>>>>, checker: &mut Checker<'_>) -> Vec<String> {
+    let Some(typed) = typed else { return Vec::new() };
+    if typed.value.len() > ALLOWED_NAMES_MAX {
+        let fix = format!("keep {ALLOWED_NAMES_MAX}");
+        checker.problems.push(typed.problem("there are too many names", fix));
+        return Vec::new();
+    }
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
+    let mut names = Vec::new();
+    for one in &typed.value {
+        let name = one.value.to_ascii_lowercase();
+        let good = !name.is_empty()
+            && name.len() <= HOST_NAME_CHARS_MAX
+            && name.chars().all(of_a_name)
+            && !name.starts_with(['.', '-'])
+            && name.parse::<IpAddr>().is_err()
+            && !address::is_onion(&name);
+        if !good {
+            let reason = format!("\"{}\" is no host name", one.value.escape_debug());
+            let fix = "write names alone, as in [\"app.internal\"]; addresses need none";
+            checker.problems.push(one.problem(reason, fix));
+        }
+        names.push(name);
+    }
+    names
+}
+
+/// What is allowed, and has a price.
+fn warn_of_names_and_onions(target: &PortTarget, place: &At<()>, checker: &mut Checker<'_>) {
+    if target.any(|address| matches!(address, BackendAddress::Name { .. })) {
+        checker.warnings.push(format!(
+            "{}.allow_hostnames: these names are looked up by this machine's resolver, past Tor: \
+             whoever sees its queries learns what the service talks to",
+            place.key
+        ));
+    }
+    if target.is_far() {
+        // Without the address: warnings are in the log.
+        checker.warnings.push(format!(
+            "{}.backends: another onion service: each stream goes through Tor a second time, and \
+             all clients of this service share one circuit to it on each core",
+            place.key
+        ));
     }
 }
 
 /// The backends, and that none is there twice.
 fn check_backends(
     list: &At<Vec<RawBackend>>,
+    allowed: &[String],
     checker: &mut Checker<'_>,
 ) -> Option<Vec<BackendConfig>> {
     if list.value.is_empty() && checker.reported(&list.key) {
@@ -100,7 +156,7 @@ fn check_backends(
     let mut complete = true;
     let mut backends: Vec<BackendConfig> = Vec::new();
     for raw in &list.value {
-        let Some(backend) = check_backend(raw, checker) else {
+        let Some(backend) = check_backend(raw, allowed, checker) else {
             complete = false;
             continue;
         };
@@ -127,7 +183,11 @@ const LANES: [(&str, Verdict); 3] =
     [("normal", Verdict::Normal), ("preferred", Verdict::Preferred), ("banned", Verdict::Banned)];
 
 /// One backend.
-fn check_backend(raw: &RawBackend, checker: &mut Checker<'_>) -> Option<BackendConfig> {
+fn check_backend(
+    raw: &RawBackend,
+    allowed: &[String],
+    checker: &mut Checker<'_>,
+) -> Option<BackendConfig> {
     let Some(typed) = &raw.address else {
         if !checker.reported(&raw.place.key) {
             let fix = "write address = \"127.0.0.1:8080\" in it";
@@ -135,7 +195,7 @@ fn check_backend(raw: &RawBackend, checker: &mut Checker<'_>) -> Option<BackendC
         }
         return None;
     };
-    let address = checker.address(typed)?;
+    let address = checker.address(typed, allowed)?;
     let connections_max = raw.connections_max.as_ref();
     Some(BackendConfig {
         address,
@@ -158,17 +218,18 @@ pub(super) fn check_port(
         Duration::from_secs(checker.number::<u64>(typed, range, default))
     };
     let timeouts = 1..=BACKEND_CONNECT_SECONDS_MAX;
+    let far = target.is_far();
     PortConfig {
         virtual_first,
         virtual_last,
         connect_timeout: seconds(
             raw.connect_timeout_s.as_ref(),
             timeouts.clone(),
-            BACKEND_CONNECT_SECONDS_DEFAULT,
+            target.connect_timeout().as_secs(),
             checker,
         ),
         balance: check_choice(raw.balance.as_ref(), &Balance::NAMES, checker).unwrap_or_default(),
-        check: raw.check.as_ref().map(|raw| check_check(raw, checker)),
+        check: raw.check.as_ref().map(|raw| check_check(raw, far, checker)),
         queue_max: checker.number(
             raw.queue_max.as_ref(),
             0..=BACKEND_QUEUE_MAX,
@@ -201,6 +262,12 @@ pub(super) fn check_port(
             0,
             checker,
         ),
+        resolve_interval: seconds(
+            raw.resolve_interval_s.as_ref(),
+            1..=RESOLVE_SECONDS_MAX,
+            RESOLVE_SECONDS_DEFAULT,
+            checker,
+        ),
         proxy_protocol: check_choice(
             raw.proxy_protocol.as_ref(),
             &[("v1", Some(ProxyProtocol::V1)), ("v2", Some(ProxyProtocol::V2)), ("", None)],
@@ -227,8 +294,12 @@ pub(super) fn check_choice<T: Copy>(
     found.map(|(_, choice)| *choice)
 }
 
-/// `[service.port.check]`
-fn check_check(raw: &RawCheck, checker: &mut Checker<'_>) -> CheckConfig {
+/// `[service.port.check]`; what is `far` is asked less often by default, and has longer to answer.
+fn check_check(raw: &RawCheck, far: bool, checker: &mut Checker<'_>) -> CheckConfig {
+    let (interval_default, timeout_default) = match far {
+        true => (ONION_CHECK_SECONDS_DEFAULT, ONION_CHECK_SECONDS_DEFAULT),
+        false => (CHECK_INTERVAL_SECONDS_DEFAULT, CHECK_TIMEOUT_SECONDS_DEFAULT),
+    };
     let kinds = [("tcp", false), ("http", true)];
     let http = check_choice(raw.kind.as_ref(), &kinds, checker);
     // A path is enough to say that HTTP is meant.
@@ -247,16 +318,10 @@ fn check_check(raw: &RawCheck, checker: &mut Checker<'_>) -> CheckConfig {
             CheckRequest::Tcp
         }
     };
-    let interval = checker.number(
-        raw.interval_s.as_ref(),
-        1..=CHECK_INTERVAL_SECONDS_MAX,
-        CHECK_INTERVAL_SECONDS_DEFAULT,
-    );
-    let timeout = checker.number(
-        raw.timeout_s.as_ref(),
-        1..=BACKEND_CONNECT_SECONDS_MAX,
-        CHECK_TIMEOUT_SECONDS_DEFAULT,
-    );
+    let interval =
+        checker.number(raw.interval_s.as_ref(), 1..=CHECK_INTERVAL_SECONDS_MAX, interval_default);
+    let timeout =
+        checker.number(raw.timeout_s.as_ref(), 1..=BACKEND_CONNECT_SECONDS_MAX, timeout_default);
     let times = 1..=CHECK_RISE_FALL_MAX;
     CheckConfig {
         request,

@@ -176,3 +176,57 @@ fn a_listener_leads_to_a_port_of_a_service() {
         assert!(sentence.contains(says), "{lines}\n{sentence}");
     }
 }
+
+/// From C tor's own tests.
+const ONION: &str = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion";
+
+#[test]
+fn another_onion_service_can_be_a_backend_and_has_longer_to_answer() {
+    let text = MINIMAL.replace("127.0.0.1:80", &format!("{ONION}:81"));
+    let text = format!("{text}[service.port.check]\n");
+    let config = good(&text);
+    let port = &config.services[0].ports[0];
+    let PortTarget::Backends(found) = &port.target else { panic!("backends") };
+    let expected = BackendAddress::Onion { host: ONION.to_owned(), port: 81 };
+    assert_eq!(found[0].address, expected);
+    assert_eq!(port.connect_timeout, Duration::from_secs(60));
+    let check = port.check.as_ref().expect("there is one");
+    assert_eq!((check.interval.as_secs(), check.timeout.as_secs()), (60, 60));
+    // What it means is said, and the log does not show where.
+    assert!(config.warnings.iter().any(|warning| warning.contains("through Tor a second time")));
+    assert!(config.warnings.iter().all(|warning| !warning.contains("25nj")));
+    assert_eq!(good(&explain(&config)).services[0].ports[0], *port);
+
+    let wrong = text.replace("25nj", "25nk");
+    let sentence = problem(&wrong, 4, "service[0].port[0].backends[0]");
+    assert!(sentence.contains("no version 3 onion address"), "{sentence}");
+    let front = format!("{MINIMAL}[[listen]]\naddress = \"{ONION}:80\"\nvirtual = 80\n");
+    problem(&front, 6, "listen[0].address");
+}
+
+#[test]
+fn host_names_are_refused_unless_they_are_allowed_by_name() {
+    let named = MINIMAL.replace("127.0.0.1:80", "App.internal:8080");
+    let sentence = problem(&named, 4, "service[0].port[0].backends[0]");
+    assert!(sentence.contains("host name") && sentence.contains("allow_hostnames"), "{sentence}");
+    let other = format!("{named}allow_hostnames = [\"localhost\"]\n");
+    problem(&other, 4, "service[0].port[0].backends[0]");
+
+    let allowed = format!("{named}allow_hostnames = [\"app.INTERNAL\"]\nresolve_interval_s = 5\n");
+    let config = good(&allowed);
+    let port = &config.services[0].ports[0];
+    let PortTarget::Backends(found) = &port.target else { panic!("backends") };
+    let expected = BackendAddress::Name { host: "app.internal".to_owned(), port: 8080 };
+    assert_eq!((&found[0].address, port.resolve_interval.as_secs()), (&expected, 5));
+    assert!(config.warnings.iter().any(|warning| warning.contains("past Tor")));
+    assert_eq!(good(&explain(&config)).services[0].ports[0], *port);
+
+    for wrong in ["", "127.0.0.1", "::1", "a b", "app.internal:80", "-a", ONION] {
+        let text = format!("{MINIMAL}allow_hostnames = [\"{wrong}\"]\n");
+        let sentence = problem(&text, 5, "service[0].port[0].allow_hostnames[0]");
+        assert!(sentence.contains("is no host name"), "{sentence}");
+    }
+    // Nobody listens at a name.
+    let front = format!("{allowed}[[listen]]\naddress = \"app.internal:80\"\nvirtual = 80\n");
+    problem(&front, 8, "listen[0].address");
+}

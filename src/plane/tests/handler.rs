@@ -18,7 +18,7 @@ fn shop(waiting_max: usize) -> (Arc<Plane>, Inbox) {
     let mut handlers = Handlers::default();
     let inbox = handlers.add("shop", waiting_max);
     let backend = BackendAddress::Handler("shop".to_owned());
-    (Plane::with_handlers(vec![port_80(vec![backend])], handlers), inbox)
+    (Plane::with_reach(vec![port_80(vec![backend])], handlers.into()), inbox)
 }
 
 #[tokio::test]

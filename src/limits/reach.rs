@@ -1,0 +1,29 @@
+//! Bounds of backends that are no sockets: other onion services, and names that are looked up.
+
+use super::BACKEND_CONNECT_SECONDS_MAX;
+
+/// Wait for an onion service to accept, unless configured: its descriptor is fetched, it is asked
+/// at an introduction point, and two circuits of many hops meet.
+pub const ONION_CONNECT_SECONDS_DEFAULT: u64 = 60;
+
+/// Time from one health check of an onion service to the next, unless configured, and for its
+/// answer: each is a stream through Tor.
+pub const ONION_CHECK_SECONDS_DEFAULT: u64 = 60;
+
+/// Time from one look-up of a backend's name to the next, unless configured.
+pub const RESOLVE_SECONDS_DEFAULT: u64 = 60;
+
+/// Longest that can be configured.
+pub const RESOLVE_SECONDS_MAX: u64 = 24 * 3600;
+
+/// Addresses of a name that are tried.
+pub const NAME_ADDRESSES_MAX: usize = 16;
+
+/// Names that a port may allow.
+pub const ALLOWED_NAMES_MAX: usize = 256;
+
+/// Characters in a host name (RFC 1035, section 2.3.4, without the final dot).
+pub const HOST_NAME_CHARS_MAX: usize = 253;
+
+const _: () = assert!(ONION_CONNECT_SECONDS_DEFAULT <= BACKEND_CONNECT_SECONDS_MAX);
+const _: () = assert!(ONION_CHECK_SECONDS_DEFAULT <= BACKEND_CONNECT_SECONDS_MAX);

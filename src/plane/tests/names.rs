@@ -1,0 +1,52 @@
+//! Backends with a host name, looked up by this machine's own resolver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::serve::refused;
+use super::support::{begin, port_80, serve, soon};
+use crate::base::counters::InstanceCounters;
+use crate::base::stream::EndReason;
+use crate::plane::config::{BackendAddress, PortConfig};
+use crate::plane::{Plane, StreamOutcome, health};
+
+/// Port 80 with the backend of this name.
+fn named(host: &str, port: u16) -> PortConfig {
+    PortConfig {
+        resolve_interval: Duration::from_millis(20),
+        ..port_80(vec![BackendAddress::Name { host: host.to_owned(), port }])
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_beforehand_and_not_for_a_stream() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback is up");
+    let port = listener.local_addr().expect("it is bound").port();
+    let plane = Plane::new(vec![named("localhost", port)]);
+    // Nobody looks it up, so nobody is there.
+    assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+    tokio::spawn(health::watch(Arc::downgrade(&plane)));
+    let arrived = soon(async {
+        loop {
+            let (begun, client, _fate) = begin(80);
+            let served = serve(&plane, begun, &Arc::new(InstanceCounters::default()));
+            drop(client);
+            tokio::select! {
+                accepted = listener.accept() => drop(accepted.expect("it comes here")),
+                // Not yet.
+                _ = tokio::time::sleep(Duration::from_millis(20)) => continue,
+            }
+            return served.await.expect("no panic");
+        }
+    });
+    assert_eq!(arrived.await, StreamOutcome::Done);
+    assert_eq!(plane.status()[0].address, format!("localhost:{port}"));
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_a_backend_that_refuses() {
+    // `.invalid` is nobody's (RFC 6761).
+    let plane = Plane::new(vec![named("nobody.invalid", 80)]);
+    tokio::spawn(health::watch(Arc::downgrade(&plane)));
+    assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+}
