@@ -58,9 +58,6 @@ pub const INTRO_DOS_MAX: u32 = i32::MAX as u32;
 /// Streams for a circuit that can be configured at most (the stream id has 16 bits, and 0 is none).
 pub const STREAMS_PER_CIRCUIT_MAX: u32 = 65_535;
 
-/// Wait for a backend to accept, unless configured: backends are near.
-pub const BACKEND_CONNECT_SECONDS_DEFAULT: u64 = 5;
-
 /// Largest weight of a backend.
 pub const BACKEND_WEIGHT_MAX: u16 = 100;
 

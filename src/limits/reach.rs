@@ -1,6 +1,9 @@
-//! Bounds of backends that are no sockets: other onion services, and names that are looked up.
+//! Bounds of the way to a backend: near ones, other onion services, and names that are looked up.
 
 use super::BACKEND_CONNECT_SECONDS_MAX;
+
+/// Wait for a backend to accept, unless configured: backends are near.
+pub const BACKEND_CONNECT_SECONDS_DEFAULT: u64 = 5;
 
 /// Wait for an onion service to accept, unless configured: its descriptor is fetched, it is asked
 /// at an introduction point, and two circuits of many hops meet.

@@ -3,10 +3,12 @@
 mod backends;
 mod checks;
 mod circuits;
+mod faults;
 mod front;
 mod handler;
 mod names;
 mod onions;
 mod relay;
 mod serve;
+mod shortage;
 mod support;

@@ -25,16 +25,16 @@ use crate::runtime::{Driver, Io, ring, spawn};
 /// More than all buffers on the way together.
 const BODY_BYTES: usize = 24 << 20;
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A listener with the data cores that serve it.
-struct Served {
+pub(super) struct Served {
     /// The listener.
     front: Arc<Front>,
     /// The cores.
     handoff: Arc<Handoff>,
     /// Where clients connect.
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     /// Ends the cores.
     stop: watch::Sender<bool>,
     /// Them.
@@ -43,7 +43,12 @@ struct Served {
 
 impl Served {
     /// One in front of `port`, on as many cores; the first `listening` of them listen.
-    fn start(io: Io, port: PortConfig, proxy: bool, (cores, listening): (usize, usize)) -> Served {
+    pub(super) fn start(
+        io: Io,
+        port: PortConfig,
+        proxy: bool,
+        (cores, listening): (usize, usize),
+    ) -> Served {
         let free = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
         let address = free.local_addr().expect("it is bound");
         drop(free);
@@ -112,19 +117,19 @@ impl Served {
     }
 
     /// A client.
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let client = TcpStream::connect(self.address).expect("it listens");
         client.set_read_timeout(Some(PATIENCE)).expect("it is open");
         client
     }
 
     /// Streams on all cores.
-    fn live(&self) -> u64 {
+    pub(super) fn live(&self) -> u64 {
         (0..self.threads.len()).map(|core| self.handoff.live(core)).sum()
     }
 
     /// What status shows.
-    fn status(&self) -> ListenStatus {
+    pub(super) fn status(&self) -> ListenStatus {
         self.front.status()
     }
 }
@@ -139,7 +144,7 @@ impl Drop for Served {
 }
 
 /// Wait until it is so.
-fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "never: {what}");
@@ -148,7 +153,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// A backend that does this with each connection.
-fn backend(each: fn(TcpStream) -> io::Result<()>) -> BackendAddress {
+pub(super) fn backend(each: fn(TcpStream) -> io::Result<()>) -> BackendAddress {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
@@ -161,14 +166,14 @@ fn backend(each: fn(TcpStream) -> io::Result<()>) -> BackendAddress {
 }
 
 /// Sends back what it gets.
-fn echo(mut connection: TcpStream) -> io::Result<()> {
+pub(super) fn echo(mut connection: TcpStream) -> io::Result<()> {
     let mut copy = connection.try_clone()?;
     io::copy(&mut copy, &mut connection)?;
     connection.shutdown(Shutdown::Write)
 }
 
 /// Send noise both ways at once through a backend that sends it back.
-fn check_echo(mut client: TcpStream, seed: u64, length: usize) {
+pub(super) fn check_echo(mut client: TcpStream, seed: u64, length: usize) {
     let mut sent = vec![0; length];
     fill_noise(seed, &mut sent);
     let expected = sent.clone();
@@ -262,7 +267,7 @@ fn who_brings_no_header_is_reset() {
 }
 
 /// Greets and sends back what it gets.
-fn greet(mut connection: TcpStream) -> io::Result<()> {
+pub(super) fn greet(mut connection: TcpStream) -> io::Result<()> {
     connection.write_all(b"!")?;
     echo(connection)
 }
@@ -375,9 +380,13 @@ fn break_off(mut connection: TcpStream) -> io::Result<()> {
 #[test]
 fn a_backend_that_refuses_or_breaks_off_ends_that_client_and_no_other() {
     for io in engines() {
-        let gone = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
-        let nobody = BackendAddress::Tcp(gone.local_addr().expect("it is bound"));
-        drop(gone);
+        // Bound, so that nobody else gets the address, and never listened on.
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let bound = bound.expect("there are sockets");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        bound.bind(&any.into()).expect("loopback has free ports");
+        let nobody = bound.local_addr().expect("it is bound").as_socket().expect("it is TCP");
+        let nobody = BackendAddress::Tcp(nobody);
         let refused = Served::start(io, port_80(vec![nobody]), false, (1, 1));
         let mut client = refused.connect();
         let kind = client.read(&mut [0; 1]).map(drop).expect_err("it is reset").kind();

@@ -1,0 +1,156 @@
+//! No descriptor is left: who comes is refused or waits, and is counted; who is there is served on,
+//! and everything is as before when there are some again.
+//!
+//! The limit is one of a process, so the plane runs in a child of its own (this test again, told so
+//! by its environment); clients and backend are in the parent.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::front::{PATIENCE, Served, backend, check_echo, greet, until};
+use super::support::port_80;
+use crate::plane::config::BackendAddress;
+use crate::runtime::Io;
+use crate::runtime::ring::tests::engines;
+
+/// Tells the child its engine and its backend.
+const TOLD: &str = "RUSTBALANCE_TEST_SHORTAGE";
+/// Descriptors that are left: two for each stream, and one that is of no use.
+const LEFT: u64 = 21;
+/// Clients at once: more than can be served.
+const CLIENTS: usize = 60;
+
+/// The plane, in the child: an address, and for each line that it reads the counts of now.
+fn child(told: &str) {
+    let (io, backend) = told.split_once(' ').expect("an engine and a backend");
+    let io = if io == "uring" { Io::Uring } else { Io::Epoll };
+    let backend: SocketAddr = backend.parse().expect("an address");
+    let served = Served::start(io, port_80(vec![BackendAddress::Tcp(backend)]), false, (1, 1));
+    let used = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted").count() as u64;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, used + LEFT, hard).expect("it can be lowered");
+    // Behind whatever the harness has printed.
+    writeln!(io::stdout(), "\nsubject {}", served.address).expect("the parent reads");
+    for _ in io::stdin().lines() {
+        let status = served.status();
+        let (open, refused) = (status.streams_open, status.streams_refused_total);
+        writeln!(io::stdout(), "\ncounts {open} {refused}").expect("the parent reads");
+    }
+}
+
+/// The child, seen from the parent.
+struct Subject {
+    /// Its process.
+    child: Child,
+    /// Its questions.
+    ask: ChildStdin,
+    /// Its answers.
+    answers: BufReader<ChildStdout>,
+    /// Where it listens.
+    address: SocketAddr,
+}
+
+impl Subject {
+    /// Start it in front of a backend that greets.
+    fn start(io: Io) -> Subject {
+        let BackendAddress::Tcp(backend) = backend(greet) else { panic!("it is TCP") };
+        let engine = if io == Io::Uring { "uring" } else { "epoll" };
+        let this = std::env::current_exe().expect("it is a file");
+        let name = "plane::tests::shortage::no_descriptor_is_left";
+        let mut child = Command::new(this)
+            .args(["--exact", name, "--nocapture"])
+            .env(TOLD, format!("{engine} {backend}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts again");
+        let ask = child.stdin.take().expect("it is piped");
+        let answers = BufReader::new(child.stdout.take().expect("it is piped"));
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut subject = Subject { child, ask, answers, address };
+        subject.address = subject.answer("subject ").parse().expect("an address");
+        subject
+    }
+
+    /// What stands behind `word` in the next line that begins with it.
+    fn answer(&mut self, word: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let length = self.answers.read_line(&mut line).expect("it is piped");
+            assert_ne!(length, 0, "the child has ended");
+            if let Some(rest) = line.strip_prefix(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    /// Streams that are open, and that were refused.
+    fn counts(&mut self) -> (u64, u64) {
+        self.ask.write_all(b"\n").expect("it listens");
+        let answer = self.answer("counts ");
+        let (open, refused) = answer.split_once(' ').expect("two numbers");
+        (open.parse().expect("a number"), refused.parse().expect("a number"))
+    }
+
+    /// A client.
+    fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).expect("it listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("it is open");
+        client
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a backend greets.
+fn is_greeted(mut client: &TcpStream) -> bool {
+    matches!(client.read(&mut [0; 1]), Ok(1))
+}
+
+#[test]
+fn no_descriptor_is_left() {
+    if let Ok(told) = std::env::var(TOLD) {
+        return child(&told);
+    }
+    for io in engines() {
+        let mut subject = Subject::start(io);
+        let open = subject.connect();
+        assert!(is_greeted(&open));
+        let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| subject.connect()).collect();
+        let mut counts = (0, 0);
+        let begun = std::time::Instant::now();
+        // Some are served, some refused, the others wait in the kernel's queue.
+        while counts.0 < 2 || counts.1 == 0 {
+            assert!(begun.elapsed() < PATIENCE, "{counts:?}");
+            counts = subject.counts();
+        }
+        assert!(counts.0 <= LEFT, "{counts:?}");
+        // Who is there is served meanwhile, also where there is much to carry.
+        let again = open.try_clone().expect("a descriptor is left here");
+        check_echo(again, 5, 4 << 20);
+        let answered = clients.iter().filter(|client| {
+            client.set_read_timeout(Some(Duration::from_millis(50))).expect("it is open");
+            is_greeted(client)
+        });
+        let answered = answered.count();
+        assert!((1..CLIENTS).contains(&answered), "{answered} of {CLIENTS}");
+        drop((clients, open));
+        // They go, and everybody is served again. Who waits in the kernel's queue comes first.
+        until("somebody is served", || is_greeted(&subject.connect()));
+        until("the streams are closed", || subject.counts().0 == 0);
+        let (_, refused) = subject.counts();
+        for _ in 0..2 * CLIENTS {
+            assert!(is_greeted(&subject.connect()));
+        }
+        assert_eq!(subject.counts().1, refused);
+    }
+}
