@@ -204,6 +204,7 @@ mod tests {
     use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::onion::config::RemoteInterval;
     use crate::plane::config::CircuitLimits;
     use crate::runtime::{CoreGroup, Io};
     use crate::tor::GuardPlan;
@@ -222,6 +223,7 @@ mod tests {
             remotes: Vec::new(),
             verify_interval: None,
             distinct_descriptors: true,
+            remote_interval: RemoteInterval::default(),
         };
         let circuit_limits = CircuitLimits::default();
         ServiceOptions { settings, ports: Vec::new(), circuit_limits, master }

@@ -230,6 +230,7 @@ mod tests {
 
     use super::{Common, Order, Roster, ServiceOptions, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::onion::config::RemoteInterval;
     use crate::plane::config::CircuitLimits;
     use crate::vault::MasterKey;
 
@@ -246,6 +247,7 @@ mod tests {
             remotes: Vec::new(),
             verify_interval: None,
             distinct_descriptors: true,
+            remote_interval: RemoteInterval::default(),
         };
         let options = ServiceOptions {
             settings,
