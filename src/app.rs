@@ -29,6 +29,7 @@ pub mod state_dir;
 mod status;
 #[cfg(feature = "admin")]
 mod succession;
+mod wellness;
 /// Without the admin socket there is nobody to take over from.
 #[cfg(not(feature = "admin"))]
 mod succession {

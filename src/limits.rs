@@ -8,6 +8,9 @@ mod verification;
 
 pub use self::reach::*;
 pub use self::verification::*;
+mod remote;
+
+pub use self::remote::*;
 
 // ---------- vault and configuration ----------
 
@@ -31,16 +34,6 @@ pub const SERVICE_NAME_CHARS_MAX: usize = 64;
 
 /// In-process instances, of which each is a thread: more than any machine has cores.
 pub const INSTANCES_MAX: u16 = 256;
-
-/// Remote instances of one service: with the in-process instances they fill every descriptor many
-/// times over.
-pub const REMOTES_MAX: usize = 64;
-
-/// Largest weight of a remote instance.
-pub const REMOTE_WEIGHT_MAX: u16 = 100;
-
-/// Instances of a service that are not in this process: remote ones and C tor daemons.
-pub const GUESTS_MAX: usize = REMOTES_MAX + 256;
 
 /// CPUs that can be named: the kernel's `cpu_set_t` has this many bits.
 pub const CPU_NUMBER_MAX: u16 = 1023;
@@ -551,6 +544,10 @@ pub const PUBLISH_DEBOUNCE_MS: u64 = 1_000;
 
 /// Rounds of uploads that may follow each other at the debounce interval.
 pub const PUBLISH_ROUNDS_BURST: u32 = 4;
+
+/// Rounds beyond these that are kept for instances that are gone: clients who have not fetched yet
+/// shall not be sent there, whatever else has changed before.
+pub const PUBLISH_ROUNDS_RESERVED: u32 = 3;
 
 /// After the burst, one round in this time, unless every published point is gone.
 pub const PUBLISH_ROUND_INTERVAL_SECONDS: u64 = 60;

@@ -20,6 +20,7 @@
 
 pub mod config;
 pub mod descriptor;
+pub mod foreign;
 pub mod guest;
 pub mod hsdir;
 pub mod instance;
@@ -31,6 +32,7 @@ pub mod period;
 pub mod points;
 mod published;
 pub mod publisher;
+pub mod remote;
 pub mod rendezvous;
 pub mod replay;
 pub mod revision;

@@ -22,6 +22,7 @@ use super::state_dir::StateDir;
 use super::succession::{Heir, Predecessor, settle, take_over};
 use crate::limits;
 use crate::onion::Publisher;
+use crate::onion::remote;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::plane::config::ListenConfig;
 use crate::plane::front::Occupied;
@@ -274,12 +275,16 @@ impl ControlCore {
         if let Some(first) = self.shared.stacks.first() {
             first.send_replace(Some(Arc::clone(&stack)));
         }
+        let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
+        // From now on: a process that takes over has to have their points as well.
+        let guests = self.shared.roster.for_each(|service| bring_guests(service, pool.clone()));
+        let mut guests = std::pin::pin!(guests);
         let heir = tokio::select! {
             heir = self.take_over(predecessor) => heir?,
+            () = &mut guests => None,
             () = &mut apart => None,
         };
         self.shared.bootstrap.send_replace(None);
-        let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
         let client = OnionClient::new(&pool, &self.arti).map_err(|error| error.to_string())?;
         self.shared.common.visits.enter(CoreId::CONTROL, client);
         let attended = self
@@ -293,7 +298,7 @@ impl ControlCore {
             }
         };
         tokio::select! {
-            _ = futures::future::join(attended, apart) => Ok(()),
+            _ = futures::future::join3(attended, guests, apart) => Ok(()),
             error = settled => Err(error),
         }
     }
@@ -309,6 +314,7 @@ impl ControlCore {
         };
         tokio::select! {
             () = publish_one(&service, own, stack, pool) => {}
+            () = super::wellness::watch(&service, &self.shared) => {}
             () = latecomers => {}
         }
         let replaced = service.order() == Order::HandedOver;
@@ -463,6 +469,15 @@ async fn publish_one(service: &ServiceShared, own: Own, stack: Arc<TorStack>, po
         }
     };
     futures::future::join(publisher.run(), forward).await;
+}
+
+/// Bring the points of a service's instances elsewhere, until it is told to leave.
+async fn bring_guests(service: Arc<ServiceShared>, pool: CircuitPool) {
+    tokio::select! {
+        // Ends at once where there are none.
+        () = remote::keep(&service.service, &pool) => {}
+        () = service.told(Order::HandedOver) => {}
+    }
 }
 
 /// Wait until every instance has an introduction point, or some have and it has been long enough.

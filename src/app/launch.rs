@@ -287,6 +287,14 @@ pub fn existing_keys(config: &Config) -> Result<Vec<Option<MasterKey>>, Vec<Stri
                         service.name
                     ));
                 }
+                let own = key.onion_address();
+                if service.remotes.iter().any(|remote| remote.address == own) {
+                    errors.push(format!(
+                        "service {:?}: a [[service.remote]] has the address of the service itself; \
+                         name the instance's own, from the file `hostname` of its HiddenServiceDir",
+                        service.name
+                    ));
+                }
                 keys.push(Some(key));
             }
             Err(KeyError::Missing { .. }) if service.key_path.is_none() => keys.push(None),
@@ -334,5 +342,6 @@ fn settings(service: &Service) -> ServiceSettings {
         remotes: service.remotes.clone(),
         verify_interval: service.verify_interval,
         distinct_descriptors: service.distinct_descriptors,
+        remote_interval: service.remote_interval,
     }
 }

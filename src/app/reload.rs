@@ -236,6 +236,7 @@ mod tests {
     use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::onion::config::RemoteInterval;
     use crate::plane::config::{
         BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget,
     };
@@ -258,6 +259,7 @@ mod tests {
             remotes: Vec::new(),
             verify_interval: None,
             distinct_descriptors: true,
+            remote_interval: RemoteInterval::default(),
         };
         let circuit_limits = CircuitLimits::default();
         ServiceOptions { settings, ports: Vec::new(), circuit_limits, master }

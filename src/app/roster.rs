@@ -265,6 +265,7 @@ mod tests {
 
     use super::{Common, Order, Roster, ServiceOptions, ServiceShared};
     use crate::onion::ServiceSettings;
+    use crate::onion::config::RemoteInterval;
     use crate::plane::config::CircuitLimits;
     use crate::vault::MasterKey;
 
@@ -281,6 +282,7 @@ mod tests {
             remotes: Vec::new(),
             verify_interval: None,
             distinct_descriptors: true,
+            remote_interval: RemoteInterval::default(),
         };
         let options = ServiceOptions {
             settings,

@@ -11,7 +11,7 @@ use crate::limits::{
     CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
     INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT, VERIFY_SECONDS_DEFAULT,
 };
-use crate::onion::config::{IntroDos, RemoteConfig};
+use crate::onion::config::{IntroDos, RemoteConfig, RemoteInterval};
 use crate::plane::config::{BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget};
 
 mod check;
@@ -85,6 +85,8 @@ pub struct Service {
     pub ports: Vec<PortConfig>,
     /// Instances elsewhere whose descriptors are fetched; no two with one address or one name.
     pub remotes: Vec<RemoteConfig>,
+    /// How often these are looked at.
+    pub remote_interval: RemoteInterval,
 }
 
 /// In-process instances.
@@ -326,6 +328,7 @@ impl Config {
             circuit_limits: CircuitLimits::default(),
             ports: vec![port],
             remotes: Vec::new(),
+            remote_interval: RemoteInterval::default(),
         };
         Config {
             file: None,
@@ -354,9 +357,10 @@ impl Config {
             self.state_dir.clone_from(state_dir);
         }
         if let Some(instances) = overrides.instances {
-            if instances == 0 || instances > INSTANCES_MAX {
+            let least = u16::from(!self.services.iter().all(|one| !one.remotes.is_empty()));
+            if instances < least || instances > INSTANCES_MAX {
                 let reason = format!("{instances} is out of range");
-                let fix = format!("give a number from 1 to {INSTANCES_MAX}");
+                let fix = format!("give a number from {least} to {INSTANCES_MAX}");
                 problems.push(Problem::nowhere("--instances", reason, fix));
             }
             self.turbo.enabled = true;

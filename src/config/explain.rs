@@ -71,6 +71,11 @@ fn write_service(config: &Config, service: &Service, out: &mut String) -> std::f
     }
     writeln!(out, "streams_per_circuit_max = {}", service.streams_per_circuit_max)?;
     write_limits(&service.circuit_limits, out)?;
+    if !service.remotes.is_empty() {
+        let interval = &service.remote_interval;
+        writeln!(out, "remote_interval_min_s = {}", interval.min.as_secs())?;
+        writeln!(out, "remote_interval_max_s = {}", interval.max.as_secs())?;
+    }
     service.ports.iter().try_for_each(|port| write_port(port, out))?;
     service.remotes.iter().try_for_each(|remote| write_remote(remote, out))
 }
@@ -80,7 +85,8 @@ fn write_remote(remote: &RemoteConfig, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n[[service.remote]]")?;
     writeln!(out, "address = \"{}\"", remote.address)?;
     writeln!(out, "name = {}", quoted(&remote.name))?;
-    writeln!(out, "weight = {}", remote.weight)
+    writeln!(out, "weight = {}", remote.weight)?;
+    writeln!(out, "probe = {}", remote.probe)
 }
 
 /// What a circuit may do a second.

@@ -64,6 +64,10 @@ pub(super) struct RawService {
     pub bytes_per_circuit_burst: Option<At<i64>>,
     /// `over_limit`
     pub over_limit: Option<At<String>>,
+    /// `remote_interval_min_s`
+    pub remote_interval_min_s: Option<At<i64>>,
+    /// `remote_interval_max_s`
+    pub remote_interval_max_s: Option<At<i64>>,
     /// `[[service.port]]`
     pub ports: Vec<RawPort>,
     /// `[[service.remote]]`
@@ -81,6 +85,8 @@ pub(super) struct RawRemote {
     pub name: Option<At<String>>,
     /// `weight`
     pub weight: Option<At<i64>>,
+    /// `probe`
+    pub probe: Option<At<bool>>,
 }
 
 /// `[[service.port]]`
@@ -285,6 +291,8 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         bytes_per_circuit_per_second: table.integer("bytes_per_circuit_per_second", d),
         bytes_per_circuit_burst: table.integer("bytes_per_circuit_burst", d),
         over_limit: table.text("over_limit", d),
+        remote_interval_min_s: table.integer("remote_interval_min_s", d),
+        remote_interval_max_s: table.integer("remote_interval_max_s", d),
         ports: ports.iter().map(|table| read_port(table, d)).collect(),
         remotes: remotes.iter().map(|table| read_remote(table, d)).collect(),
     }
@@ -297,6 +305,7 @@ fn read_remote<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawRemo
         address: table.text("address", d),
         name: table.text("name", d),
         weight: table.integer("weight", d),
+        probe: table.boolean("probe", d),
     }
 }
 

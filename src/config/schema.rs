@@ -44,6 +44,8 @@ pub(super) const SERVICE: Table = Table {
         "bytes_per_circuit_burst",
         "over_limit",
         "verify_interval_s",
+        "remote_interval_min_s",
+        "remote_interval_max_s",
         "port",
         "remote",
     ],
@@ -84,7 +86,7 @@ pub(super) const BACKEND: Table = Table {
 
 /// A remote instance.
 pub(super) const REMOTE: Table =
-    Table { heading: "[[service.remote]]", keys: &["address", "name", "weight"] };
+    Table { heading: "[[service.remote]]", keys: &["address", "name", "weight", "probe"] };
 
 /// In-process instances.
 pub(super) const TURBO: Table = Table {

@@ -298,10 +298,7 @@ fn services_have_names_and_keys_of_their_own() {
 #[test]
 fn what_this_version_does_not_carry_is_refused_and_not_ignored() {
     let port = |line: &str| format!("{MINIMAL}{line}\n");
-    let remote = "[[service.remote]]\naddress = \
-                  \"sltib6sxkuxh2scmtuvd5w2g7pahnzkovefxpo4e4ptnkzl5kkq5h2ad.onion\"";
     for (text, line, key) in [
-        (port(remote), 5, "service[0].remote[0]"),
         (port("[ctor]\ninstances = 2"), 6, "ctor.instances"),
         (port("[admin]\nlisten = \"127.0.0.1:9180\""), 6, "admin.listen"),
     ] {
@@ -319,6 +316,36 @@ fn daemons_are_counted_in_what_is_exposed() {
     assert_eq!(config.ctor.binary, Path::new("tor"));
     let warnings = config.machine_warnings(8);
     assert!(warnings[0].contains("2 more sets of guards, 3 in all"), "{warnings:?}");
+}
+
+#[test]
+fn remote_instances_are_addresses_with_a_name_and_a_weight() {
+    let one = "sltib6sxkuxh2scmtuvd5w2g7pahnzkovefxpo4e4ptnkzl5kkq5h2ad.onion";
+    let other = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion";
+    let remote = |address: &str, more: &str| {
+        format!("[[service.remote]]\naddress = \"{address}\"\n{more}\n")
+    };
+    let both = remote(one, "weight = 3\nprobe = false") + &remote(other, "name = \"far\"");
+    let config = good(&format!("{MINIMAL}{both}[turbo]\ninstances = 0\n"));
+    let service = &config.services[0];
+    let names: Vec<_> = service.remotes.iter().map(|remote| remote.name.as_str()).collect();
+    assert_eq!(names, ["remote-0", "far"]);
+    assert_eq!((service.remotes[0].weight, service.remotes[0].probe), (3, false));
+    assert_eq!((service.remotes[1].weight, service.remotes[1].probe), (1, true));
+    assert_eq!(service.remote_interval.min.as_secs(), 60);
+    assert_eq!(config.turbo.instance_count(8), 0);
+    let again = explain::explain(&config);
+    assert!(again.contains(other) && again.contains("probe = false"), "{again}");
+
+    let wrong = |tables: &str, line, key| problem(&format!("{MINIMAL}{tables}"), line, key);
+    let key = "service[0].remote[0].address";
+    assert!(wrong(&remote("x.onion", ""), 6, key).contains("no version 3 onion address"));
+    let twice = remote(one, "") + &remote(one, "name = \"b\"");
+    assert!(wrong(&twice, 8, "service[0].remote[1]").contains("already"));
+    let heavy = remote(one, "weight = 101");
+    assert!(wrong(&heavy, 7, "service[0].remote[0].weight").contains("from 1 to 100"));
+    let nobody = format!("{MINIMAL}[turbo]\ninstances = 0\n");
+    assert!(problem(&nobody, 6, "turbo.instances").contains("0 instances serve nobody"));
 }
 
 #[test]

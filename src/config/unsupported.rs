@@ -2,7 +2,7 @@
 //! they work. When a feature arrives, its entry goes.
 
 use super::problem::Problem;
-use super::raw::{RawConfig, RawService};
+use super::raw::RawConfig;
 use super::reader::At;
 
 /// What a feature that is missing is answered with.
@@ -13,8 +13,6 @@ fn not_yet<T>(place: &At<T>, what: &str, fix: &str) -> Problem {
 /// Everything in `raw` that this version cannot do.
 pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
     let mut found = Vec::new();
-    raw.services.iter().for_each(|service| service_problems(service, &mut found));
-
     if let Some(instances) = raw.ctor.instances.as_ref().filter(|instances| instances.value != 0) {
         found.push(not_yet(instances, "running C tor daemons", "write 0 or remove the key"));
     }
@@ -23,11 +21,4 @@ pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
         found.push(not_yet(listen, "the HTTP side of the admin interface", fix));
     }
     found
-}
-
-/// A service's part.
-fn service_problems(service: &RawService, found: &mut Vec<Problem>) {
-    for remote in &service.remotes {
-        found.push(not_yet(&remote.place, "a remote instance", "remove [[service.remote]]"));
-    }
 }

@@ -1,5 +1,8 @@
 //! What an onion service is told, checked by `config` before it arrives here.
 
+use std::time::Duration;
+
+use crate::limits;
 pub use crate::vault::OnionAddress;
 
 /// Settings of one service.
@@ -22,6 +25,8 @@ pub struct ServiceSettings {
     pub remotes: Vec<RemoteConfig>,
     /// How often HSDirs are asked what they hold; `None`: only when the operator asks.
     pub verify_interval: Option<std::time::Duration>,
+    /// How often they are looked at.
+    pub remote_interval: RemoteInterval,
 }
 
 /// Parameters of the introduction points' DoS defence.
@@ -33,6 +38,24 @@ pub struct IntroDos {
     pub burst: u32,
 }
 
+/// How often remote instances are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteInterval {
+    /// Between two looks at their points, and between two fetches after something has changed.
+    pub min: Duration,
+    /// Between two fetches while nothing changes.
+    pub max: Duration,
+}
+
+impl Default for RemoteInterval {
+    fn default() -> RemoteInterval {
+        RemoteInterval {
+            min: Duration::from_secs(limits::REMOTE_INTERVAL_SECONDS_MIN_DEFAULT),
+            max: Duration::from_secs(limits::REMOTE_INTERVAL_SECONDS_MAX_DEFAULT),
+        }
+    }
+}
+
 /// A remote instance: an onion service in OnionBalance's instance mode, whose descriptor is
 /// fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +64,10 @@ pub struct RemoteConfig {
     pub address: OnionAddress,
     /// Its name in log and status.
     pub name: String,
-    /// Its share of the points beside those of the others, 1 to
-    /// [`limits::REMOTE_WEIGHT_MAX`](crate::limits::REMOTE_WEIGHT_MAX).
+    /// Its share of the points beside those of the others, 1 to [`limits::REMOTE_WEIGHT_MAX`].
     pub weight: u16,
+    /// Whether relays are asked if its points are still there.
+    pub probe: bool,
 }
 
 impl RemoteConfig {
@@ -53,6 +77,6 @@ impl RemoteConfig {
     /// A sentence, when that is no address.
     pub fn new(address: &str, number: usize) -> Result<RemoteConfig, String> {
         let address = address.parse::<OnionAddress>().map_err(|error| error.to_string())?;
-        Ok(RemoteConfig { address, name: format!("remote-{number}"), weight: 1 })
+        Ok(RemoteConfig { address, name: format!("remote-{number}"), weight: 1, probe: true })
     }
 }

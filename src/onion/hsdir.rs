@@ -154,7 +154,7 @@ fn outer_revision(text: &str) -> Option<u64> {
 /// Fetch what an HSDir holds under a blinded key, over a circuit like any client's: one for uploads
 /// is closed when more than a few cells come back (`tor-proto`, `n_incoming_cells_permitted`).
 /// `None`: it holds nothing.
-async fn download(
+pub(super) async fn download(
     pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     blinded: HsBlindId,

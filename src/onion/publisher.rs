@@ -12,7 +12,8 @@
 //! A *round* builds a descriptor for each live period (or several, where there are more points than
 //! one holds: [`super::spread`]) and uploads it to every HSDir of the period.
 //! A round begins when
-//! * points have changed (collected for a second; [`pacing`] bounds the rate),
+//! * points have changed (collected for a second; [`pacing`] bounds the rate, but not when an
+//!   instance is gone),
 //! * a period begins or an HSDir set changes with a new consensus,
 //! * the published descriptors are an hour or two old,
 //! * an HSDir has refused a descriptor, as it does when it holds a higher counter: it is asked for
@@ -315,9 +316,20 @@ impl Publisher {
         });
         if published_is_gone {
             self.pacing.want_now(now);
+        } else if self.round.as_ref().is_some_and(|round| self.has_lost_an_instance(round)) {
+            self.pacing.want_soon(now);
         } else {
             self.pacing.want(now);
         }
+    }
+
+    /// Whether an instance that is in `round` has nothing for the next.
+    fn has_lost_an_instance(&self, round: &Round) -> bool {
+        let hands = self.service.hands();
+        let mut before = round.instances();
+        before.any(|instance| {
+            hands.get(instance).is_none_or(|hand| hand.share == 0 || hand.points.is_empty())
+        })
     }
 
     /// The directory has changed: periods, HSDirs.

@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU8;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -28,8 +28,7 @@ use super::open::OpenCircuits;
 use super::rendezvous::RendezvousRequest;
 use super::replay::SeenCookies;
 use super::spread::Hand;
-
-use super::status::GuestState;
+use super::status::{Engine, GuestState};
 use crate::base::counters::InstanceCounters;
 use crate::base::overload::Overload;
 use crate::base::stream::CircuitId;
@@ -66,6 +65,8 @@ pub struct Service {
     pub(super) cookies: SeenCookies,
     /// Relays that carry points of ours, or are about to, and how many.
     relays_in_use: Mutex<HashMap<RelayIds, usize>>,
+    /// How much of their share the instances on this machine shall have, in percent.
+    local_percent: AtomicU8,
     /// Rings when a seat's or a guest's points change, or their share.
     points_changed: Notify,
     /// Rings when an introduction point has come up, for those who wait to try again.
@@ -146,6 +147,7 @@ impl Service {
             subcredentials: RwLock::default(),
             cookies: SeenCookies::new(Instant::now()),
             relays_in_use: Mutex::default(),
+            local_percent: AtomicU8::new(100),
             points_changed: Notify::new(),
             point_up: Notify::new(),
             handed_over: AtomicBool::new(false),
@@ -167,9 +169,13 @@ impl Service {
 
     /// What there is to merge: every instance with its points, by number.
     pub(super) fn hands(&self) -> Vec<Hand<IntroPointDesc>> {
-        let seats = self.seats.iter().map(|seat| (seat.points(), 1, 100));
-        let guests =
-            self.guests.iter().map(|guest| (guest.points(), guest.config.weight, guest.percent()));
+        let local = self.local_percent.load(Ordering::Relaxed);
+        let seats = self.seats.iter().map(|seat| (seat.points(), 1, local));
+        let guest = |guest: &Arc<Guest>| {
+            let here = if guest.config.engine == Engine::Remote { 100 } else { local };
+            (guest.points(), guest.config.weight, guest.percent().min(here))
+        };
+        let guests = self.guests.iter().map(guest);
         let hand = |(instance, (points, weight, percent))| Hand {
             instance,
             points,
@@ -218,6 +224,15 @@ impl Service {
     /// How much of its share of the points a guest shall have, in percent.
     pub fn set_guest_percent(&self, guest: &Guest, percent: u8) {
         if guest.set_percent(percent) {
+            self.points_changed.notify_one();
+        }
+    }
+
+    /// How much of their share of the points the instances on this machine shall have, in percent:
+    /// in-process ones and C tor daemons, which share what is behind them.
+    pub fn set_local_percent(&self, percent: u8) {
+        let percent = percent.min(100);
+        if self.local_percent.swap(percent, Ordering::Relaxed) != percent {
             self.points_changed.notify_one();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use crate::serve::echo;
 use crate::service::{Service, Spec};
@@ -116,6 +117,21 @@ fn a_core_that_dies_is_started_again_with_new_points() {
         .expect("the points come up");
     wait_until("the fault", 30, || service.log().contains("the core died").then_some(()))
         .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    // Changes are collected for a second, so these still name its points.
+    let (died, named) = (Instant::now(), service.service_status()["descriptors"].clone());
+    wait_until("descriptors without it", 60, || {
+        let status = service.service_status();
+        let now = status["descriptors"].as_array()?;
+        let newer = |one: &serde_json::Value| {
+            let mut before = named.as_array().into_iter().flatten();
+            let same = before.find(|old| old["period"] == one["period"]);
+            one["hsdirs_ok"] == one["hsdirs_total"]
+                && same.is_none_or(|old| one["revision"].as_u64() > old["revision"].as_u64())
+        };
+        (!now.is_empty() && now.iter().all(newer)).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    eprintln!("no HSDir has a descriptor with the dead core's points after {:?}", died.elapsed());
     // Its links went with it, and with them circuits of the other instance: these are made anew,
     // and until then clients may find nobody.
     let mut in_a_row = 0;

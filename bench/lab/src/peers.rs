@@ -148,8 +148,16 @@ impl Lab {
         Ok((OnionBalance { hostname, pid: child.id(), tor }, services))
     }
 
-    /// A C tor onion service that answers for the frontend `hostname` as well.
-    fn balanced_service(&self, spec: &OnionServiceSpec, hostname: &str) -> Result<OnionService> {
+    /// A C tor onion service that answers for the frontend `hostname` as well, in OnionBalance's
+    /// instance mode.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn balanced_service(
+        &self,
+        spec: &OnionServiceSpec,
+        hostname: &str,
+    ) -> Result<OnionService> {
         let service =
             self.onion_service(&OnionServiceSpec { extra: String::new(), ..spec.clone() })?;
         // tor reads ob_config when it builds a descriptor; the option itself needs a restart.

@@ -107,7 +107,8 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
     };
     let served = services.as_deref().unwrap_or_default();
     let ctor = super::ctor::check_ctor(&raw.ctor, &state_dir, served, &mut checker);
-    let elsewhere = ctor.instances > 0;
+    let remotes = raw.services.iter().all(|service| !service.remotes.is_empty());
+    let elsewhere = ctor.instances > 0 || remotes;
     let turbo = check_turbo(&raw.turbo, !raw.services.is_empty(), elsewhere, &mut checker);
     let admin = check_admin(&raw.admin, &state_dir, &mut checker);
     let log = check_log(raw.log, &mut checker);
@@ -236,8 +237,9 @@ fn check_instances(
         Scalar::Text(text) if text == "auto" => Some(Instances::Auto),
         Scalar::Integer(0) if elsewhere => Some(Instances::Fixed(0)),
         Scalar::Integer(0) => {
-            let reason = "0 instances serve nobody: there are no C tor daemons and no remote ones";
-            let fix = "write \"auto\" or a number from 1";
+            let reason = "0 instances serve nobody: a service has no remote instance";
+            let fix =
+                "write \"auto\" or a number from 1, or add a [[service.remote]] to each service";
             checker.problems.push(typed.problem(reason, fix));
             None
         }

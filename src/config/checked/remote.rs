@@ -1,9 +1,14 @@
 //! From what was typed to what it means: `[[service.remote]]`.
 
+use std::time::Duration;
+
 use super::check::Checker;
 use crate::config::raw::{RawRemote, RawService};
-use crate::limits::{REMOTE_WEIGHT_MAX, REMOTES_MAX, SERVICE_NAME_CHARS_MAX};
-use crate::onion::config::RemoteConfig;
+use crate::limits::{
+    REMOTE_INTERVAL_SECONDS_CALM_MIN, REMOTE_INTERVAL_SECONDS_MAX, REMOTE_WEIGHT_MAX, REMOTES_MAX,
+    SERVICE_NAME_CHARS_MAX,
+};
+use crate::onion::config::{RemoteConfig, RemoteInterval};
 
 /// The remote instances of a service, no two of them one.
 pub(super) fn check_remotes(raw: &RawService, checker: &mut Checker<'_>) -> Vec<RemoteConfig> {
@@ -29,6 +34,29 @@ pub(super) fn check_remotes(raw: &RawService, checker: &mut Checker<'_>) -> Vec<
     remotes
 }
 
+/// How often they are looked at.
+pub(super) fn check_interval(raw: &RawService, checker: &mut Checker<'_>) -> RemoteInterval {
+    let default = RemoteInterval::default();
+    let range = 1..=REMOTE_INTERVAL_SECONDS_MAX;
+    let (least, most) = (&raw.remote_interval_min_s, &raw.remote_interval_max_s);
+    let min = checker.number(least.as_ref(), range.clone(), default.min.as_secs());
+    let max = checker.number(most.as_ref(), range, default.max.as_secs().max(min));
+    if let Some(typed) = most
+        && max < min
+    {
+        let reason = format!("{max} is less than remote_interval_min_s, which is {min}");
+        checker.problems.push(typed.problem(reason, format!("write at least {min}")));
+    }
+    if let Some(typed) = least.as_ref().filter(|_| min < REMOTE_INTERVAL_SECONDS_CALM_MIN) {
+        checker.warnings.push(format!(
+            "{}: {min} s is for private networks: on the public one each look builds some \
+             circuits; write {REMOTE_INTERVAL_SECONDS_CALM_MIN} or more",
+            typed.key
+        ));
+    }
+    RemoteInterval { min: Duration::from_secs(min), max: Duration::from_secs(max) }
+}
+
 /// One of them.
 fn check_remote(raw: &RawRemote, number: usize, checker: &mut Checker<'_>) -> Option<RemoteConfig> {
     let weight = checker.number(raw.weight.as_ref(), 1..=REMOTE_WEIGHT_MAX, 1);
@@ -46,6 +74,7 @@ fn check_remote(raw: &RawRemote, number: usize, checker: &mut Checker<'_>) -> Op
         }
     };
     remote.weight = weight;
+    remote.probe = raw.probe.as_ref().is_none_or(|typed| typed.value);
     if let Some(name) = &raw.name {
         let long = name.value.chars().count() > SERVICE_NAME_CHARS_MAX;
         if name.value.is_empty() || long || name.value.chars().any(char::is_control) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::check::Checker;
 use super::port::check_choice;
-use super::remote::check_remotes;
+use super::remote::{check_interval, check_remotes};
 use super::{SERVICE_NAME_DEFAULT, Service, port};
 use crate::config::raw::RawService;
 use crate::config::reader::At;
@@ -59,6 +59,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
     }
     let key_path = raw.key.as_ref().map(|typed| checker.path(typed));
     let remotes = check_remotes(raw, checker);
+    let remote_interval = check_interval(raw, checker);
     let ports = check_ports(raw, checker)?;
     Some(Service {
         name,
@@ -72,6 +73,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         circuit_limits,
         ports,
         remotes,
+        remote_interval,
     })
 }
 

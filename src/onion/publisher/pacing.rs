@@ -1,6 +1,6 @@
 //! When a round of uploads may begin: changes are collected for a moment, a few rounds may follow
-//! each other, then there is one a minute. Knows nothing about descriptors; drawn by time alone,
-//! so that a test can drive it.
+//! each other, then there is one a minute. A few more are kept for instances that are gone. Knows
+//! nothing about descriptors; drawn by time alone, so that a test can drive it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::limits;
 /// Decides when the next round begins.
 #[derive(Debug)]
 pub struct Pacing {
-    /// Rounds that may begin without waiting for the interval.
+    /// Rounds that may begin without waiting for the interval, those that are reserved among them.
     tokens: u32,
     /// When the last token came.
     refilled: Instant,
@@ -20,21 +20,35 @@ pub struct Pacing {
 /// The time in which one token comes back.
 const REFILL: Duration = Duration::from_secs(limits::PUBLISH_ROUND_INTERVAL_SECONDS);
 
+/// Tokens that there are at most.
+const TOKENS_MAX: u32 = limits::PUBLISH_ROUNDS_BURST + limits::PUBLISH_ROUNDS_RESERVED;
+
 /// How long changes are collected.
 const DEBOUNCE: Duration = Duration::from_millis(limits::PUBLISH_DEBOUNCE_MS);
 
 impl Pacing {
     /// Nothing is wanted, and the burst is there to be used.
     pub fn new(now: Instant) -> Pacing {
-        Pacing { tokens: limits::PUBLISH_ROUNDS_BURST, refilled: now, due: None }
+        Pacing { tokens: TOKENS_MAX, refilled: now, due: None }
     }
 
     /// A round is wanted: it begins after the debounce, or when the next token comes.
     pub fn want(&mut self, now: Instant) {
         self.refill(now);
         if self.due.is_none() {
-            let next_token = if self.tokens > 0 { now } else { (self.refilled + REFILL).max(now) };
+            let free = self.tokens > limits::PUBLISH_ROUNDS_RESERVED;
+            let next_token = if free { now } else { (self.refilled + REFILL).max(now) };
             self.due = Some(next_token.max(now + DEBOUNCE));
+        }
+    }
+
+    /// A round is wanted because an instance is gone: it begins after the debounce if a token is
+    /// left, reserved ones included.
+    pub fn want_soon(&mut self, now: Instant) {
+        self.refill(now);
+        match self.tokens {
+            0 => self.want(now),
+            _ => self.bring_forward(now),
         }
     }
 
@@ -42,6 +56,11 @@ impl Pacing {
     pub fn want_now(&mut self, now: Instant) {
         self.refill(now);
         self.tokens = self.tokens.max(1);
+        self.bring_forward(now);
+    }
+
+    /// The next round begins after the debounce at the latest.
+    fn bring_forward(&mut self, now: Instant) {
         let soon = now + DEBOUNCE;
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
@@ -64,11 +83,11 @@ impl Pacing {
 
     /// Give back the tokens that time has brought.
     fn refill(&mut self, now: Instant) {
-        while self.tokens < limits::PUBLISH_ROUNDS_BURST && self.refilled + REFILL <= now {
+        while self.tokens < TOKENS_MAX && self.refilled + REFILL <= now {
             self.tokens += 1;
             self.refilled += REFILL;
         }
-        if self.tokens == limits::PUBLISH_ROUNDS_BURST {
+        if self.tokens == TOKENS_MAX {
             self.refilled = now;
         }
     }
@@ -114,6 +133,24 @@ mod tests {
         pacing.want(start + Duration::from_millis(950));
         assert!(pacing.take(start + Duration::from_millis(1000)));
         assert!(!pacing.take(start + Duration::from_secs(30)), "nothing is wanted any more");
+    }
+
+    #[test]
+    fn an_instance_that_is_gone_does_not_wait_behind_other_changes() {
+        let start = Instant::now();
+        let mut pacing = Pacing::new(start);
+        assert_eq!(rounds(&mut pacing, start, 10).len(), 4);
+        // A change waits for its minute; then an instance dies.
+        let mut now = start + Duration::from_secs(10);
+        for _ in 0..3 {
+            pacing.want_soon(now);
+            assert!(pacing.take(now + Duration::from_secs(1)), "within the debounce");
+            now += Duration::from_secs(2);
+        }
+        // One that dies again and again waits like everybody.
+        pacing.want_soon(now);
+        assert!(!pacing.take(now + Duration::from_secs(20)));
+        assert!(pacing.take(now + Duration::from_secs(60)));
     }
 
     #[test]

@@ -327,6 +327,11 @@ impl Round {
         (name.round == self.number).then_some(target)
     }
 
+    /// The numbers of the instances that have a point in it.
+    pub(super) fn instances(&self) -> impl Iterator<Item = usize> {
+        self.spread.sets.iter().flatten().map(|(instance, _)| *instance)
+    }
+
     /// Whether the period's HSDirs are still the ones that this round uploads to.
     pub(super) fn has_hsdirs(&self, period: &Period, netdir: &NetDir) -> bool {
         let number = period.time_period().interval_num();
