@@ -13,6 +13,8 @@
 #[cfg(feature = "admin")]
 pub mod client;
 #[cfg(feature = "admin")]
+pub mod onionbalance;
+#[cfg(feature = "admin")]
 mod server;
 pub mod status;
 #[cfg(feature = "admin")]

@@ -20,6 +20,7 @@ mod fronts;
 pub mod generate;
 pub mod launch;
 mod memory;
+mod onionbalance;
 pub mod options;
 mod reload;
 mod roster;

@@ -10,8 +10,10 @@ pub mod circuit;
 pub mod ctor;
 pub mod descriptor;
 pub mod doctor;
+pub mod import;
 pub mod key;
 mod logging;
+mod onionbalance;
 mod passed;
 mod process;
 pub mod run;
@@ -40,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, validate_arti),
         Command::Doctor(args) => doctor::run(&args),
         Command::Key(args) => key::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Descriptor(args) => descriptor::run(&args),
         Command::Backend(args) => backend::run(&args),

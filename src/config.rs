@@ -11,6 +11,8 @@
 pub mod address;
 pub mod checked;
 pub mod explain;
+#[cfg(feature = "cli")]
+pub mod import;
 pub mod memory;
 pub mod place;
 pub mod problem;

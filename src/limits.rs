@@ -20,6 +20,9 @@ pub const KEY_FILE_BYTES_MAX: usize = 4096;
 /// A configuration file.
 pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
 
+/// Lists and maps within each other in a YAML file: OnionBalance's has four.
+pub const YAML_DEPTH_MAX: usize = 16;
+
 /// Services in one configuration.
 pub const SERVICES_MAX: usize = 64;
 
@@ -257,6 +260,9 @@ pub const HANDOVER_PUBLISH_SECONDS_MAX: u64 = 120;
 
 /// Connections to the admin socket at the same time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+
+/// Between two tries to have the socket that tells status as OnionBalance does.
+pub const SOCKET_RETRY_SECONDS: u64 = 10;
 
 const _: () =
     assert!(HANDOVER_POINTS_SECONDS_MAX + HANDOVER_PUBLISH_SECONDS_MAX < HANDOVER_SECONDS_MAX);

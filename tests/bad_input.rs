@@ -440,9 +440,59 @@ fn help_and_version_are_0() {
     let version = place.rustbalance(&["--version"]);
     let expected = format!("rustbalance {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((version.code, version.out), (0, expected));
-    for command in ["run", "check", "doctor", "key", "status", "descriptor"] {
+    for command in ["run", "check", "doctor", "import", "key", "status", "descriptor"] {
         assert_eq!(place.rustbalance(&[command, "--help"]).code, 0, "{command}");
     }
+}
+
+/// Proves that OnionBalance's file is refused as ours is: with its own line, and nothing written.
+#[test]
+fn a_wrong_onionbalance_configuration_is_refused_by_all_who_read_it() {
+    let place = Place::new();
+    let write = |name: &str, text: &str| {
+        std::fs::write(place.path(name), text).expect("the directory is writable");
+    };
+    let refused = |words: &[&str]| {
+        let before = listing(&place.path(""));
+        for arguments in [
+            &["import", "onionbalance", "config.yaml"][..],
+            &["import", "gobalance", "config.yaml"],
+            &["check", "--onionbalance", "config.yaml"],
+            &["run", "--state-dir", "state", "--onionbalance", "config.yaml"],
+            &["run", "--state-dir", "state", "--onionbalance"],
+        ] {
+            let answer = place.rustbalance(arguments);
+            assert_eq!(
+                (answer.code, answer.out.as_str()),
+                (78, ""),
+                "{arguments:?} {}",
+                answer.err
+            );
+            assert_says(&answer.err, words);
+        }
+        assert!(before == listing(&place.path("")), "{words:?}: something was written");
+    };
+    refused(&["config.yaml: cannot read", "give the path"]);
+    write("config.yaml", "services:\n- key: a.key\n  instances:\n  - address: x.onion\n");
+    refused(&["config.yaml:4:", "services[0].instances[0].address", "hostname"]);
+    let first = place.rustbalance(&["import", "rustbalance-v0", "."]);
+    assert_eq!(first.code, 78, "{}", first.err);
+    assert_says(&first.err, &["config.toml: cannot read"]);
+
+    let instance = new_key(&place, "instance.key");
+    write(
+        "config.yaml",
+        &format!("services:\n- key: a.key\n  instances:\n  - address: {instance}\n"),
+    );
+    let before = listing(&place.path(""));
+    let run = ["run", "--state-dir", "state", "--onionbalance", "config.yaml"];
+    let answer = place.rustbalance(&run);
+    assert_eq!(answer.code, 78, "{}", answer.err);
+    assert_says(&answer.err, &["a.key", "there is no such file"]);
+    let answer = place.rustbalance(&[&run[..], &["--instances", "2"]].concat());
+    assert_eq!(answer.code, 78, "{}", answer.err);
+    assert_says(&answer.err, &["--instances", "--backend"]);
+    assert!(before == listing(&place.path("")), "a refused start wrote something");
 }
 
 #[test]

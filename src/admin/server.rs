@@ -153,7 +153,7 @@ pub async fn serve(
 }
 
 /// Bind the socket, for our own user alone; one that a dead process left is replaced.
-fn listen(path: &Path, place: Place) -> Result<(UnixListener, SocketFile), AdminError> {
+pub(super) fn listen(path: &Path, place: Place) -> Result<(UnixListener, SocketFile), AdminError> {
     let io_error = |action, source| AdminError::Io { action, path: path.to_owned(), source };
     make_room(path, place)?;
     let (socket, file) = SocketFile::bind(path).map_err(|source| io_error("bind", source))?;

@@ -72,7 +72,7 @@ fn backend() -> BackendStatus {
 }
 
 /// A status with something in every list, and with what is not known.
-fn sample() -> ProcessStatus {
+pub(super) fn sample() -> ProcessStatus {
     let remote = InstanceStatus {
         id: 0,
         engine: Engine::Remote,

@@ -129,6 +129,9 @@ pub(super) struct ControlCore {
     /// Where the admin socket is.
     #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "no socket without it"))]
     pub(super) admin_socket: Option<std::path::PathBuf>,
+    /// Where status is told as OnionBalance tells it.
+    #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "no socket without it"))]
+    pub(super) onionbalance_socket: Option<std::path::PathBuf>,
     /// How long a drain may take.
     pub(super) drain: Duration,
     /// Listeners that wait until the process that has them lets go.
@@ -195,6 +198,7 @@ impl ControlCore {
         let predecessor = self.predecessor.take();
         let admin = self.serve_admin(predecessor.is_some());
         let mut admin = std::pin::pin!(admin);
+        let onionbalance = self.serve_onionbalance(predecessor.is_some());
         let publish = self.publish(Arc::clone(&stack), predecessor);
         let watch = self.watch_progress();
         let drained = async {
@@ -211,6 +215,7 @@ impl ControlCore {
             () = watch => Ok(()),
             () = self.shared.watch_memory(self.shared.memory_max) => Ok(()),
             error = &mut admin => Err(error),
+            () = onionbalance => Ok(()),
             () = drained => Ok(()),
             () = daemons.as_mut() => Ok(()),
         };

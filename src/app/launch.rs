@@ -149,6 +149,7 @@ impl Launch {
         let services = services(&config, keys, &mut tell).map_err(LaunchError::Config)?;
         let options = Options {
             admin_socket: Some(config.admin_socket()),
+            onionbalance_socket: config.onionbalance_socket(),
             state_dir: config.state_dir.clone(),
             services,
             handlers,

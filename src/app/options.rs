@@ -60,6 +60,8 @@ pub struct Options {
     pub arti: ArtiSettings,
     /// Where the admin socket is; `None` for none.
     pub admin_socket: Option<PathBuf>,
+    /// Where status is told as OnionBalance tells it; `None` for nowhere.
+    pub onionbalance_socket: Option<PathBuf>,
     /// How long open streams are served after [`super::Running::drain`].
     pub drain: Duration,
 }

@@ -114,6 +114,7 @@ pub(super) fn start_after(
         cpu,
         arti: options.arti,
         admin_socket: options.admin_socket,
+        onionbalance_socket: options.onionbalance_socket,
         listens: options.listens,
         daemons: options.daemons,
         drain,

@@ -3,6 +3,8 @@
 //! Called by `main`. A wrong command line ends with 64 ([`EXIT_USAGE`]), before anything was
 //! touched.
 
+mod import;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ use crate::limits;
 use crate::limits::INSTANCES_MAX;
 use crate::plane::config::BackendAddress;
 use crate::runtime::IoChoice;
+
+pub use self::import::{ImportArgs, ImportCommand};
 
 /// Exit code: it failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -78,6 +82,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Make, import or show a master key
     Key(KeyArgs),
+    /// Print what another program's configuration is in ours
+    #[command(long_about = import::LONG)]
+    Import(ImportArgs),
     /// Ask the running service how it is
     Status(StatusArgs),
     /// Show the published descriptors, and what the HSDirs hold
@@ -93,11 +100,17 @@ pub enum Command {
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 #[command(
-    group(ArgGroup::new("what").args(["config", "backend", "hello"]).required(true).multiple(true)),
+    group(
+        ArgGroup::new("what")
+            .args(["config", "backend", "hello", "onionbalance"])
+            .required(true)
+            .multiple(true)
+    ),
     after_help = "Examples:\n  \
         rustbalance run --backend 127.0.0.1:8080\n  \
         rustbalance run --backend 127.0.0.1:8080 --backend unix:/run/app.sock --instances 4\n  \
-        rustbalance run --config /etc/rustbalance/rustbalance.toml\n\n\
+        rustbalance run --config /etc/rustbalance/rustbalance.toml\n  \
+        rustbalance run --onionbalance /etc/onionbalance/config.yaml\n\n\
         Signals: SIGTERM drains and ends, SIGHUP reads the services again, SIGUSR2 starts the\n\
         program anew to take over from this process without a gap.\n\n\
         Without --config, the service has virtual port 80 and a key of its own in the state\n\
@@ -108,6 +121,11 @@ pub struct RunArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backend", "hello"])]
     pub config: Option<PathBuf>,
+
+    /// The config.yaml of OnionBalance or GoBalance, in whose place this runs; without a value
+    /// $ONIONBALANCE_CONFIG or config.yaml. With --config, that says everything but the services
+    #[arg(long, value_name = "CONFIG.yaml", num_args = 0..=1)]
+    pub onionbalance: Option<Option<PathBuf>>,
 
     /// A server: IP:PORT, [IPV6]:PORT, unix:/PATH or ADDRESS.onion:PORT; may be given several times
     #[arg(long, value_name = "ADDR", value_parser = backend_address, conflicts_with = "hello")]
@@ -143,9 +161,10 @@ impl RunArgs {
         let lines = |error: ConfigError| -> Vec<String> {
             error.to_string().lines().map(str::to_owned).collect()
         };
-        let config = match &self.config {
-            Some(file) => Config::load(file).map_err(lines)?,
-            None => Config::from_backends(&self.backend, self.hello),
+        let config = match (&self.onionbalance, &self.config) {
+            (Some(file), _) => super::onionbalance::config(file.as_deref(), self)?,
+            (None, Some(file)) => Config::load(file).map_err(lines)?,
+            (None, None) => Config::from_backends(&self.backend, self.hello),
         };
         config.with_overrides(&self.overrides()).map_err(lines)
     }
@@ -160,11 +179,18 @@ impl RunArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
         rustbalance check --config rustbalance.toml\n  \
-        rustbalance check --config rustbalance.toml --explain > effective.toml")]
+        rustbalance check --config rustbalance.toml --explain > effective.toml\n  \
+        rustbalance check --onionbalance config.yaml",
+    group(ArgGroup::new("what").args(["config", "onionbalance"]).required(true).multiple(true))
+)]
 pub struct CheckArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
+
+    /// The config.yaml of OnionBalance or GoBalance, as `run --onionbalance` takes it
+    #[arg(long, value_name = "CONFIG.yaml")]
+    pub onionbalance: Option<PathBuf>,
 
     /// Print the effective configuration, defaults filled in, as TOML
     #[arg(long)]
@@ -205,7 +231,8 @@ pub enum KeyCommand {
         /// The file to make
         file: PathBuf,
     },
-    /// Copy a key of tor (hs_ed25519_secret_key) or OnionBalance (PEM) into a new file
+    /// Copy a key of tor (hs_ed25519_secret_key), OnionBalance (PEM) or the first RustBalance (a
+    /// bare seed of 32 bytes) into a new file
     Import {
         /// The key to read
         source: PathBuf,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED};
 use crate::app::launch::existing_keys;
+use crate::config::import::onionbalance::OnionBalance;
 use crate::config::{Config, explain};
 
 /// Run the command. `validate_arti` checks what stands below `[arti]`; its errors are sentences
@@ -29,23 +30,33 @@ fn check(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> std::io::Result<u8> {
-    let config = match Config::load(&args.config) {
+    let config = match (&args.onionbalance, &args.config) {
+        (Some(file), base) => {
+            OnionBalance::load(file).and_then(|found| found.into_config(base.as_deref(), None))
+        }
+        (None, Some(file)) => Config::load(file),
+        // clap asks for one of them.
+        (None, None) => return Ok(EXIT_CONFIG),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
             writeln!(err, "{error}")?;
             return Ok(EXIT_CONFIG);
         }
     };
+    let file = args.onionbalance.iter().chain(&args.config).next().map(|file| file.display());
+    let file = file.expect("one of them was read");
     let mut problems = validate_arti(&config.arti).err().unwrap_or_default();
     problems.extend(super::logging::check(&config.log).err());
     problems.extend(existing_keys(&config).err().unwrap_or_default());
     problems.extend(crate::app::daemons::check(&config));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
-        writeln!(err, "{}: warning: {warning}", args.config.display())?;
+        writeln!(err, "{file}: warning: {warning}")?;
     }
     for problem in &problems {
-        writeln!(err, "{}: {problem}", args.config.display())?;
+        writeln!(err, "{file}: {problem}")?;
     }
     if !problems.is_empty() {
         return Ok(EXIT_CONFIG);
@@ -53,7 +64,7 @@ fn check(
     if args.explain {
         write!(out, "{}", explain::explain(&config))?;
     } else {
-        writeln!(out, "{}: the configuration is right", args.config.display())?;
+        writeln!(out, "{file}: the configuration is right")?;
     }
     Ok(0)
 }

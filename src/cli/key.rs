@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::args::{EXIT_FAILED, KeyArgs, KeyCommand};
-use crate::vault::MasterKey;
+use crate::vault::{KeyError, KeyFormatError, MasterKey};
 
 /// Run the command: 0, or 1 with a sentence on stderr.
 pub fn run(args: &KeyArgs) -> ExitCode {
@@ -38,7 +38,13 @@ fn new(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
 
 /// `key import`
 fn import(source: &Path, file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let key = MasterKey::load(source).map_err(one_line)?;
+    let key = match MasterKey::load(source) {
+        Err(KeyError::Format { source: KeyFormatError::BareSeed, .. }) => {
+            MasterKey::load_seed(source)
+        }
+        loaded => loaded,
+    };
+    let key = key.map_err(one_line)?;
     key.create_new(file).map_err(one_line)?;
     print(out, &key)
 }
@@ -56,7 +62,7 @@ fn print(out: &mut impl Write, key: &MasterKey) -> anyhow::Result<()> {
 }
 
 /// The vault's sentence alone: it has its cause in it already.
-fn one_line(error: crate::vault::KeyError) -> anyhow::Error {
+fn one_line(error: KeyError) -> anyhow::Error {
     anyhow::Error::msg(error.to_string())
 }
 

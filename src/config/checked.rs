@@ -200,11 +200,14 @@ impl Ctor {
 pub struct Admin {
     /// The unix socket; below the state directory where it is relative.
     pub socket: PathBuf,
+    /// A unix socket that tells status as OnionBalance does; below the state directory where it is
+    /// relative.
+    pub onionbalance_socket: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { socket: PathBuf::from(ADMIN_SOCKET_DEFAULT) }
+        Admin { socket: PathBuf::from(ADMIN_SOCKET_DEFAULT), onionbalance_socket: None }
     }
 }
 
@@ -262,18 +265,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong in it.
     pub fn load(file: &Path) -> Result<Config, ConfigError> {
-        use std::io::Read;
-
-        let failed = |source| ConfigError::Read { path: file.to_owned(), source };
-        let limit = u64::try_from(CONFIG_FILE_BYTES_MAX).expect("a megabyte fits 64 bits");
-        let mut text = String::new();
-        let opened = std::fs::File::open(file).map_err(failed)?;
-        opened.take(limit + 1).read_to_string(&mut text).map_err(failed)?;
-        if text.len() > CONFIG_FILE_BYTES_MAX {
-            let path = file.to_owned();
-            return Err(ConfigError::TooLarge { path, bytes_max: CONFIG_FILE_BYTES_MAX });
-        }
-        Config::from_text(&text, file)
+        Config::from_text(&read_file(file)?, file)
     }
 
     /// Check a configuration that a program has made: whatever serde writes as the tables of a
@@ -298,16 +290,12 @@ impl Config {
     /// # Errors
     /// Everything that is wrong in it.
     pub fn from_text(text: &str, file: &Path) -> Result<Config, ConfigError> {
-        let (raw, mut problems) = raw::read(text);
+        let (raw, problems) = raw::read(text);
         let syntax_failed = problems.iter().any(|problem| problem.key.is_empty());
         if syntax_failed {
             return Err(ConfigError::wrong(file, problems));
         }
-        problems.extend(unsupported::problems(&raw));
-        match check::check(raw, file, &mut problems) {
-            Some(config) if problems.is_empty() => Ok(config),
-            _ => Err(ConfigError::wrong(file, problems)),
-        }
+        from_raw(raw, file, problems)
     }
 
     /// The configuration of `run --backend ADDR ...` and of `run --hello`, which need no file:
@@ -396,6 +384,11 @@ impl Config {
         self.state_dir.join(&self.admin.socket)
     }
 
+    /// The path of the socket that tells status as OnionBalance does.
+    pub fn onionbalance_socket(&self) -> Option<PathBuf> {
+        self.admin.onionbalance_socket.as_ref().map(|path| self.state_dir.join(path))
+    }
+
     /// What is allowed but looks wrong on a machine where the process may use `cpus` CPUs.
     pub fn machine_warnings(&self, cpus: usize) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -452,5 +445,34 @@ impl Config {
             }
         }
         warnings
+    }
+}
+
+/// Read a file that is small enough to be a configuration.
+pub(super) fn read_file(file: &Path) -> Result<String, ConfigError> {
+    use std::io::Read as _;
+
+    let failed = |source| ConfigError::Read { path: file.to_owned(), source };
+    let limit = u64::try_from(CONFIG_FILE_BYTES_MAX).expect("a megabyte fits 64 bits");
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    opened.take(limit + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() > CONFIG_FILE_BYTES_MAX {
+        let path = file.to_owned();
+        return Err(ConfigError::TooLarge { path, bytes_max: CONFIG_FILE_BYTES_MAX });
+    }
+    Ok(text)
+}
+
+/// Check what was typed in `file`, where `problems` are already.
+pub(super) fn from_raw(
+    raw: raw::RawConfig,
+    file: &Path,
+    mut problems: Vec<Problem>,
+) -> Result<Config, ConfigError> {
+    problems.extend(unsupported::problems(&raw));
+    match check::check(raw, file, &mut problems) {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(ConfigError::wrong(file, problems)),
     }
 }

@@ -37,6 +37,10 @@ fn write_config(config: &Config, out: &mut String) -> std::fmt::Result {
     write_ctor(config, out)?;
     writeln!(out, "\n[admin]")?;
     writeln!(out, "socket = {}  # always on", quoted_path(&config.admin_socket()))?;
+    match config.onionbalance_socket() {
+        Some(path) => writeln!(out, "onionbalance_socket = {}", quoted_path(&path))?,
+        None => writeln!(out, "# onionbalance_socket is not set: there is none")?,
+    }
     write_log(config, out)?;
     if !config.arti.is_empty() {
         let mut arti = toml::Value::Table(config.arti.clone());
@@ -248,12 +252,12 @@ fn write_log(config: &Config, out: &mut String) -> std::fmt::Result {
 }
 
 /// A text in TOML's quotes.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
 /// A path in TOML's quotes.
-fn quoted_path(path: &Path) -> String {
+pub(super) fn quoted_path(path: &Path) -> String {
     quoted(&path.to_string_lossy())
 }
 

@@ -210,6 +210,8 @@ pub(super) struct RawListen {
 pub(super) struct RawAdmin {
     /// `socket`
     pub socket: Option<At<String>>,
+    /// `onionbalance_socket`
+    pub onionbalance_socket: Option<At<String>>,
     /// `listen`
     pub listen: Option<At<String>>,
 }
@@ -407,7 +409,11 @@ fn read_listen<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawList
 
 /// `[admin]`
 fn read_admin<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawAdmin {
-    RawAdmin { socket: table.text("socket", d), listen: table.text("listen", d) }
+    RawAdmin {
+        socket: table.text("socket", d),
+        onionbalance_socket: table.text("onionbalance_socket", d),
+        listen: table.text("listen", d),
+    }
 }
 
 /// `[log]`

@@ -105,7 +105,8 @@ pub(super) const LISTEN: Table = Table {
 };
 
 /// How RustBalance is watched and steered.
-pub(super) const ADMIN: Table = Table { heading: "[admin]", keys: &["socket", "listen"] };
+pub(super) const ADMIN: Table =
+    Table { heading: "[admin]", keys: &["socket", "onionbalance_socket", "listen"] };
 
 /// The log.
 pub(super) const LOG: Table = Table { heading: "[log]", keys: &["level", "format"] };

@@ -14,6 +14,15 @@ pub enum KeyFormatError {
         /// The file's length.
         bytes: usize,
     },
+    /// As long as a seed: only an import takes one, since any 32 bytes would do.
+    #[error(
+        "this has the 32 bytes of a bare seed, which is read by `rustbalance key import SOURCE \
+         FILE` alone; import it and give the new file"
+    )]
+    BareSeed,
+    /// Bytes that are no seed that somebody drew at random.
+    #[error("this is no bare seed: a seed is 32 random bytes; give another file")]
+    NoSeed,
     /// A tor key file that is cut off, or that has more than a key in it.
     #[error("a tor key file has 96 bytes and this one has {bytes}; copy it again from its backup")]
     Length {

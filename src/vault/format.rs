@@ -15,6 +15,9 @@ pub(super) const TOR_HEADER: &[u8; 32] = b"== ed25519v1-secret: type0 ==\0\0\0";
 /// First bytes of tor's `hs_ed25519_public_key`.
 const TOR_PUBLIC_HEADER: &[u8] = b"== ed25519v1-public:";
 
+/// Bytes of a bare seed, which the first RustBalance kept in a file.
+const SEED_BYTES: usize = 32;
+
 /// Bytes of tor's secret key file: header, scalar, nonce prefix.
 pub(super) const TOR_FILE_BYTES: usize = 96;
 
@@ -46,7 +49,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(SecretBytes<64>, KeyFormat), KeyFor
             .map_err(|_| KeyFormatError::Pem { reason: "it is no text".to_owned() })?;
         return Ok((parse_pem(text)?, KeyFormat::Pem));
     }
-    Ok((parse_tor(bytes)?, KeyFormat::Tor))
+    match parse_tor(bytes) {
+        Err(KeyFormatError::Unknown { bytes: SEED_BYTES }) => Err(KeyFormatError::BareSeed),
+        parsed => Ok((parsed?, KeyFormat::Tor)),
+    }
+}
+
+/// Read a bare seed. Nothing but its length says what it is, so text and constants are refused.
+pub(super) fn parse_seed(bytes: &[u8]) -> Result<SecretBytes<64>, KeyFormatError> {
+    let seed: &[u8; SEED_BYTES] = bytes.try_into().map_err(|_| KeyFormatError::NoSeed)?;
+    let text = seed.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    if text || seed.iter().all(|byte| *byte == seed[0]) {
+        return Err(KeyFormatError::NoSeed);
+    }
+    Ok(expand(seed))
 }
 
 /// Read tor's form.

@@ -70,6 +70,18 @@ impl MasterKey {
         Ok((MasterKey::from_expanded(expanded), format))
     }
 
+    /// Read a file of the first RustBalance: a bare seed of 32 bytes (RFC 8032), which has to be as
+    /// safe where it is as any key. For an import: nothing but its length says that it is a key.
+    ///
+    /// # Errors
+    /// As [`MasterKey::load`].
+    pub fn load_seed(path: &Path) -> Result<MasterKey, KeyError> {
+        let bytes = file::read(path)?;
+        let expanded = format::parse_seed(&bytes)
+            .map_err(|source| KeyError::Format { path: path.to_owned(), source })?;
+        Ok(MasterKey::from_expanded(expanded))
+    }
+
     /// [`MasterKey::load`], or, where there is no such file, a new key that is written there; its
     /// directory is made (mode 0700) if need be. `true` for a new key.
     ///

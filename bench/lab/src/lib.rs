@@ -36,7 +36,7 @@ pub use self::client::{Client, Response};
 use self::keeper::Keeper;
 use self::namespaces::Namespaces;
 pub use self::network::Relay;
-pub use self::peers::{Haproxy, Nginx, OnionBalance};
+pub use self::peers::{Frontend, Haproxy, Nginx, OnionBalance};
 pub use self::service::{OnionService, OnionServiceSpec};
 pub use self::wait::{Progress, free_port, require, wait_until};
 

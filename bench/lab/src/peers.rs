@@ -27,6 +27,17 @@ pub struct Haproxy {
     pub pid: u32,
 }
 
+/// An address that OnionBalance publishes, or somebody in its place.
+#[derive(Clone, Debug)]
+pub struct Frontend {
+    /// The address, with `.onion`.
+    pub hostname: String,
+    /// OnionBalance's `config.yaml`, which names the key beside it and all instances.
+    pub config: PathBuf,
+    /// Where OnionBalance tells its status.
+    pub status_socket: PathBuf,
+}
+
 /// A running OnionBalance.
 #[derive(Debug)]
 pub struct OnionBalance {
@@ -104,7 +115,76 @@ impl Lab {
         instances: usize,
         ports: &[(u16, String)],
     ) -> Result<(OnionBalance, Vec<OnionService>)> {
+        let (frontends, services) = self.balanced(1, instances, ports)?;
+        let frontend = frontends.first().context("one frontend was made")?;
+        let tor = self.client_with("onionbalance", "")?;
+        Ok((self.start_onionbalance(frontend, &tor)?, services))
+    }
+
+    /// Make so many onion addresses with OnionBalance's configuration, which nobody publishes yet,
+    /// and start as many C tor onion services as `instances` that answer for each of them.
+    ///
+    /// # Errors
+    /// When a part does not start.
+    pub fn balanced(
+        &self,
+        frontends: usize,
+        instances: usize,
+        ports: &[(u16, String)],
+    ) -> Result<(Vec<Frontend>, Vec<OnionService>)> {
         require(&["onionbalance"])?;
+        let made: Vec<(PathBuf, String)> =
+            (0..frontends).map(|_| self.frontend_key()).collect::<Result<_>>()?;
+        let hostnames: Vec<&str> = made.iter().map(|(_, hostname)| hostname.as_str()).collect();
+        let spec = OnionServiceSpec {
+            ports: ports.to_vec(),
+            vanguards_lite: true,
+            extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
+        };
+        let services: Vec<OnionService> = (0..instances)
+            .map(|_| self.service_balanced_by(&spec, &hostnames))
+            .collect::<Result<_>>()?;
+        let list: String =
+            services.iter().map(|one| format!("  - address: {}\n", one.hostname)).collect();
+        let frontend = |(key, hostname): &(PathBuf, String)| {
+            let dir = key.parent().context("a key has a directory")?;
+            let (config, status_socket) = (dir.join("config.yaml"), dir.join("status"));
+            let yaml = format!(
+                "services:\n- key: {}\n  instances:\n{list}status-socket-location: {}\n",
+                key.file_name().context("a key has a name")?.to_string_lossy(),
+                status_socket.display()
+            );
+            std::fs::write(&config, yaml)?;
+            Ok(Frontend { hostname: hostname.clone(), config, status_socket })
+        };
+        Ok((made.iter().map(frontend).collect::<Result<_>>()?, services))
+    }
+
+    /// Start Debian's OnionBalance for a frontend, through `tor`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_onionbalance(&self, frontend: &Frontend, tor: &Client) -> Result<OnionBalance> {
+        let crate::control::ControlAddress::Tcp(control) = tor.control_address().clone() else {
+            bail!("OnionBalance needs a lab without namespaces");
+        };
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(frontend.config.with_file_name("log"))?;
+        let mut command = self.command("onionbalance");
+        command
+            .args(["--is-testnet", "-i", "127.0.0.1", "-p", &control.port().to_string(), "-c"])
+            .arg(&frontend.config)
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = self.keeper().spawn(&mut command)?;
+        let hostname = frontend.hostname.clone();
+        Ok(OnionBalance { hostname, pid: child.id(), tor: tor.clone() })
+    }
+
+    /// A key made by OnionBalance's own program, and its address.
+    fn frontend_key(&self) -> Result<(PathBuf, String)> {
         let dir = self.new_directory("onionbalance")?;
         let generated = self
             .command("onionbalance-config")
@@ -112,40 +192,14 @@ impl Lab {
             .arg(dir.join("config"))
             .output()
             .context("cannot run onionbalance-config")?;
-        let config_dir = dir.join("config");
-        let key = std::fs::read_dir(&config_dir)
+        let key = std::fs::read_dir(dir.join("config"))
             .with_context(|| String::from_utf8_lossy(&generated.stderr).into_owned())?
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "key"))
             .context("onionbalance-config made no key")?;
         let hostname = key.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let hostname = format!("{}.onion", hostname.trim_end_matches(".onion"));
-        let spec = OnionServiceSpec {
-            ports: ports.to_vec(),
-            vanguards_lite: true,
-            extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
-        };
-        let mut services = Vec::new();
-        for _ in 0..instances {
-            services.push(self.balanced_service(&spec, &hostname)?);
-        }
-        let list: String =
-            services.iter().map(|one| format!("  - address: {}\n", one.hostname)).collect();
-        let yaml = format!("services:\n- key: {}\n  instances:\n{list}", key.display());
-        let config = config_dir.join("config.yaml");
-        std::fs::write(&config, yaml)?;
-        let tor = self.client_with("onionbalance", "")?;
-        let crate::control::ControlAddress::Tcp(control) = tor.control_address().clone() else {
-            bail!("OnionBalance needs a lab without namespaces");
-        };
-        let mut command = self.command("onionbalance");
-        command
-            .args(["--is-testnet", "-i", "127.0.0.1", "-p", &control.port().to_string(), "-c"])
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("log"))?);
-        let child = self.keeper().spawn(&mut command)?;
-        Ok((OnionBalance { hostname, pid: child.id(), tor }, services))
+        Ok((key, hostname))
     }
 
     /// A C tor onion service that answers for the frontend `hostname` as well, in OnionBalance's
@@ -158,13 +212,21 @@ impl Lab {
         spec: &OnionServiceSpec,
         hostname: &str,
     ) -> Result<OnionService> {
+        self.service_balanced_by(spec, &[hostname])
+    }
+
+    /// The same for several frontends.
+    fn service_balanced_by(
+        &self,
+        spec: &OnionServiceSpec,
+        hostnames: &[&str],
+    ) -> Result<OnionService> {
         let service =
             self.onion_service(&OnionServiceSpec { extra: String::new(), ..spec.clone() })?;
         // tor reads ob_config when it builds a descriptor; the option itself needs a restart.
-        std::fs::write(
-            service.hs_dir.join("ob_config"),
-            format!("MasterOnionAddress {hostname}\n"),
-        )?;
+        let masters: String =
+            hostnames.iter().map(|one| format!("MasterOnionAddress {one}\n")).collect();
+        std::fs::write(service.hs_dir.join("ob_config"), masters)?;
         let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
         let torrc = std::fs::read_to_string(dir.join("torrc"))?;
         let (virtual_port, target) = spec.ports.first().context("a service has a port")?;
@@ -174,5 +236,20 @@ impl Lab {
             torrc.replace(&line, &format!("{line}{}\n", spec.extra)),
         )?;
         self.restart_onion_service(&service)
+    }
+}
+
+impl OnionBalance {
+    /// Stop it, as systemd does, and wait until it has ended.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop(&self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        wait_until("OnionBalance ends", 20, || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        })
     }
 }

@@ -16,6 +16,11 @@ fn directory() -> tempfile::TempDir {
         .expect("a temporary directory")
 }
 
+/// `check --config`
+fn args(config: PathBuf, explain: bool) -> CheckArgs {
+    CheckArgs { config: Some(config), onionbalance: None, explain }
+}
+
 /// Write `text` as a configuration and check it: code, stdout, stderr.
 fn checked(directory: &Path, text: &str, explain: bool) -> (u8, String, String) {
     let config = directory.join("rustbalance.toml");
@@ -25,8 +30,7 @@ fn checked(directory: &Path, text: &str, explain: bool) -> (u8, String, String) 
         false => Ok(()),
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code =
-        check(&CheckArgs { config, explain }, arti, &mut out, &mut err).expect("a Vec takes all");
+    let code = check(&args(config, explain), arti, &mut out, &mut err).expect("a Vec takes all");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (code, text(out), text(err))
 }
@@ -112,7 +116,7 @@ fn mistakes_and_an_absent_file_are_78_with_the_place() {
     assert_eq!(code, 78);
     assert!(err.contains("rustbalance.toml:1: sate_dir: ") && err.contains("state_dir"), "{err}");
 
-    let args = CheckArgs { config: directory.path().join("absent.toml"), explain: false };
+    let args = args(directory.path().join("absent.toml"), false);
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = check(&args, |_| Ok(()), &mut out, &mut err).expect("a Vec takes all");
     assert_eq!(code, 78);

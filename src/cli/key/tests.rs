@@ -58,6 +58,40 @@ fn a_pem_key_is_imported_into_tors_form() {
     assert_eq!(shown(&file), format!("{address}format: tor (hs_ed25519_secret_key)\n"));
 }
 
+/// Proves that a bare seed is read by an import and by nothing else, as the key that it stands for
+/// (RFC 8032, section 7.1, test 1), and that text of the same length is not.
+#[test]
+fn a_bare_seed_is_imported_and_never_served() {
+    let directory = directory();
+    let source = directory.path().join("master.key");
+    let file = directory.path().join("imported.key");
+    let import = KeyCommand::Import { source: source.clone(), file: file.clone() };
+    let write = |bytes: &[u8]| {
+        std::fs::write(&source, bytes).expect("written");
+        std::fs::set_permissions(&source, Permissions::from_mode(0o600)).expect("chmod");
+    };
+    for text in [b"abcdefghijklmnopqrstuvwxyz012345", &[7; 32]] {
+        write(text);
+        let error = run(&import).expect_err("it was not drawn at random");
+        assert!(error.contains("no bare seed") && !file.exists(), "{error}");
+    }
+    write(&[
+        0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec, 0x2c,
+        0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03, 0x1c, 0xae,
+        0x7f, 0x60,
+    ]);
+    let error = run(&KeyCommand::Show { file: source.clone() }).expect_err("not without import");
+    assert!(error.contains("rustbalance key import"), "{error}");
+    let address = run(&import).expect("it is a seed");
+    // The public key d75a980182b10ab7... in base32.
+    assert!(
+        address.starts_with("25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhken"),
+        "{address}"
+    );
+    let shown = run(&KeyCommand::Show { file }).expect("it can be shown");
+    assert_eq!(shown, format!("{address}format: tor (hs_ed25519_secret_key)\n"));
+}
+
 #[test]
 fn a_key_that_cannot_be_used_is_refused_in_one_sentence() {
     let directory = directory();

@@ -30,6 +30,8 @@ pub(super) struct Checker<'a> {
     pub problems: &'a mut Vec<Problem>,
     /// What looks wrong so far.
     pub warnings: Vec<String>,
+    /// Whether clients come to this machine: then every service needs a port.
+    pub serves: bool,
 }
 
 impl Checker<'_> {
@@ -93,7 +95,8 @@ impl Checker<'_> {
 /// Check a whole file; `None` where a problem left nothing to go on with.
 pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
     let base = file.parent().map(Path::to_owned).unwrap_or_default();
-    let mut checker = Checker { base, problems, warnings: Vec::new() };
+    let serves = serves(&raw);
+    let mut checker = Checker { base, problems, warnings: Vec::new(), serves };
     let state_dir = match &raw.state_dir {
         Some(typed) => checker.path(typed),
         None => place::default_state_dir(),
@@ -127,6 +130,16 @@ pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) ->
         log,
         warnings,
     })
+}
+
+/// Whether there is an instance on this machine, or a listener.
+fn serves(raw: &RawConfig) -> bool {
+    let none = |typed: &At<Scalar>| typed.value == Scalar::Integer(0);
+    // Without turbo there is one instance, whatever else is written.
+    let single = raw.turbo.enabled.as_ref().is_some_and(|typed| !typed.value);
+    let in_process = single || !raw.turbo.instances.as_ref().is_some_and(none);
+    let daemons = raw.ctor.instances.as_ref().is_some_and(|typed| typed.value != 0);
+    in_process || daemons || !raw.listens.is_empty()
 }
 
 /// `memory_max`
@@ -332,13 +345,23 @@ fn check_admin(raw: &RawAdmin, state_dir: &Path, checker: &mut Checker<'_>) -> A
         line: 1,
         key: "admin.socket".to_owned(),
     });
-    if place.value.is_empty() {
-        let fix = "write a path or remove the key";
-        checker.problems.push(place.problem("the path is empty", fix));
+    for place in [Some(&place), raw.onionbalance_socket.as_ref()].into_iter().flatten() {
+        if place.value.is_empty() {
+            let fix = "write a path or remove the key";
+            checker.problems.push(place.problem("the path is empty", fix));
+        }
+        if let Err(error) = address::check_unix_path(&state_dir.join(&place.value)) {
+            let fix = "the socket is below state_dir unless its path begins with a slash";
+            checker.problems.push(place.problem(error.to_string(), fix));
+        }
     }
-    if let Err(error) = address::check_unix_path(&state_dir.join(&place.value)) {
-        let fix = "the socket is below state_dir unless its path begins with a slash";
-        checker.problems.push(place.problem(error.to_string(), fix));
+    let onionbalance_socket = raw.onionbalance_socket.as_ref();
+    if let Some(other) = onionbalance_socket.filter(|other| other.value == place.value) {
+        let fix = "give each socket a path of its own";
+        checker.problems.push(other.problem("the admin socket has this path", fix));
     }
-    Admin { socket: PathBuf::from(place.value) }
+    Admin {
+        onionbalance_socket: onionbalance_socket.map(|typed| PathBuf::from(&typed.value)),
+        socket: PathBuf::from(place.value),
+    }
 }

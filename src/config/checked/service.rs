@@ -155,6 +155,9 @@ fn check_intro_dos(raw: &RawService, checker: &mut Checker<'_>) -> Option<IntroD
 /// The ports of a service, and that no two overlap.
 fn check_ports(raw: &RawService, checker: &mut Checker<'_>) -> Option<Vec<PortConfig>> {
     if raw.ports.is_empty() {
+        if !checker.serves {
+            return Some(Vec::new());
+        }
         let fix = "add a [[service.port]] with virtual and backends";
         if !checker.reported(&format!("{}.port", raw.place.key)) {
             checker.problems.push(raw.place.problem("the service has no port", fix));

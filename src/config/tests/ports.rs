@@ -230,3 +230,24 @@ fn host_names_are_refused_unless_they_are_allowed_by_name() {
     let front = format!("{allowed}[[listen]]\naddress = \"app.internal:80\"\nvirtual = 80\n");
     problem(&front, 8, "listen[0].address");
 }
+
+/// Proves that a machine that only publishes needs no port, and one to which clients come does.
+#[test]
+fn a_service_that_others_carry_needs_no_port() {
+    let remote = "[[service]]\n[[service.remote]]\naddress = \
+                  \"25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion\"\n";
+    let elsewhere = format!("{remote}[turbo]\ninstances = 0\n");
+    let config = good(&elsewhere);
+    assert!(config.services[0].ports.is_empty());
+    let again = good(&explain(&config));
+    assert_eq!(explain(&again), explain(&config));
+    for here in [
+        remote.to_owned(),
+        elsewhere.replace("instances = 0", "instances = 1"),
+        format!("{elsewhere}enabled = false\n"),
+        format!("{elsewhere}[[listen]]\naddress = \"127.0.0.1:80\"\nvirtual = 80\n"),
+    ] {
+        let sentence = problem(&here, 1, "service[0]");
+        assert!(sentence.contains("the service has no port"), "{sentence}");
+    }
+}
