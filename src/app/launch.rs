@@ -105,11 +105,7 @@ impl Launch {
     /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
     pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
         let Launch { config, io, handlers, sockets, take_over } = self;
-        let arti = ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
-            let file: String =
-                config.file.iter().map(|file| format!("{}: ", file.display())).collect();
-            LaunchError::Config(errors.iter().map(|error| format!("{file}{error}")).collect())
-        })?;
+        let arti = check_arti(&config).map_err(LaunchError::Config)?;
         check_handlers(&config, &handlers).map_err(LaunchError::Config)?;
         StateDir::check(&config.state_dir).map_err(|error| wrong(&error))?;
         // Keys that exist are read now: a start that is refused writes nothing.
@@ -174,6 +170,14 @@ impl Launch {
         running.started_with = Some(Box::new(config));
         Ok(running)
     }
+}
+
+/// The `[arti]` table; everything that is wrong with it, with its file.
+fn check_arti(config: &Config) -> Result<ArtiSettings, Vec<String>> {
+    ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
+        let file: String = config.file.iter().map(|file| format!("{}: ", file.display())).collect();
+        errors.iter().map(|error| format!("{file}{error}")).collect()
+    })
 }
 
 /// Whether the addresses that links shall go out from are this machine's. They may come later, as
