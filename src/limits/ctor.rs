@@ -1,5 +1,7 @@
 //! Bounds of C tor daemons, and of the files that are written for them.
 
+use super::INTRO_POINTS_MAX;
+
 /// Daemons that `ctor generate` makes of its own accord; a machine with more CPUs is told of more.
 pub const CTOR_DAEMONS_PROPOSED_MAX: u16 = 8;
 

@@ -58,7 +58,7 @@ enum FetchError {
     NotFound,
     /// No HSDir answered; what befell the last one.
     #[error("none of its HSDirs answers: {0}")]
-    Hsdir(#[source] UploadError),
+    Hsdir(#[source] Box<UploadError>),
     /// What was found is of no use.
     #[error(transparent)]
     Foreign(#[from] ForeignError),
@@ -135,7 +135,7 @@ impl Remote {
 
     /// Ask whether some of the points are still there; whether one has gone.
     async fn probe(&self, view: &mut View) -> bool {
-        let points = view.to_probe();
+        let points = view.take_probes();
         let answers = join_all(points.iter().map(|point| async {
             // Never closed.
             let _slot = self.slots.acquire().await;
@@ -169,11 +169,11 @@ impl Remote {
                     continue;
                 }
                 Ok(Err(error)) => {
-                    failed = worse(failed, FetchError::Hsdir(error));
+                    failed = worse(failed, FetchError::Hsdir(Box::new(error)));
                     continue;
                 }
                 Err(_) => {
-                    failed = worse(failed, FetchError::Hsdir(UploadError::Timeout));
+                    failed = worse(failed, FetchError::Hsdir(Box::new(UploadError::Timeout)));
                     continue;
                 }
             };

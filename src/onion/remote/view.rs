@@ -86,7 +86,7 @@ impl View {
     }
 
     /// The points to be probed now: one after the other, so many at a time.
-    pub(super) fn to_probe(&mut self) -> Vec<IntroPointDesc> {
+    pub(super) fn take_probes(&mut self) -> Vec<IntroPointDesc> {
         let Some(known) = &self.known else { return Vec::new() };
         let count = known.points.len();
         let some = count.min(limits::PROBES_AT_ONCE_MAX);

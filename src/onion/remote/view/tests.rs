@@ -78,11 +78,11 @@ fn without_a_fresh_descriptor_it_serves_while_relays_confirm_its_points() {
 #[test]
 fn every_point_has_its_turn_and_no_more_are_asked_for_at_a_time() {
     let (now, mut view) = (Instant::now(), View::default());
-    assert!(view.to_probe().is_empty());
+    assert!(view.take_probes().is_empty());
     let points: Vec<IntroPointDesc> = (0..20).map(point).collect();
     view.note_descriptor(1, found(10, &points), now);
     let turns = 20_usize.div_ceil(limits::PROBES_AT_ONCE_MAX);
-    let asked: Vec<IntroPointDesc> = (0..turns).flat_map(|_| view.to_probe()).collect();
+    let asked: Vec<IntroPointDesc> = (0..turns).flat_map(|_| view.take_probes()).collect();
     assert!(asked.len() <= turns * limits::PROBES_AT_ONCE_MAX);
     let was_asked =
         |one: &IntroPointDesc| asked.iter().any(|other| other.ipt_sid_key() == one.ipt_sid_key());
