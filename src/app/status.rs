@@ -14,6 +14,7 @@ use crate::admin::status::{
 };
 #[cfg(feature = "admin")]
 use crate::admin::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
+#[cfg(feature = "admin")]
 use crate::base::redact::REDACTED;
 use crate::base::stream::CircuitId;
 use crate::onion::Guest;
