@@ -15,8 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Connections at the same time; each has two descriptors here.
 const CONNECTIONS: u64 = 2_000;
-/// How often, until the last four passes have kept nothing; a pass that had more connections open at
-/// the same time than all before it makes the allocator take more, once.
+/// How often, until the last four passes have kept nothing; a pass that had more connections open
+/// at the same time than all before it makes the allocator take more, once.
 const PASSES: std::ops::Range<u64> = 6..14;
 /// Growth over four passes that is no leak, but the allocator's: 2 KB kept of each connection would
 /// be more, each time.
