@@ -22,13 +22,17 @@ const CONNECTIONS: usize = 25;
 /// tor obeys NEWNYM, which makes it forget descriptors, once in ten seconds (`MAX_SIGNEWNYM_RATE`).
 const NEW_IDENTITY_SECONDS: u64 = 11;
 
-/// What the HSDirs hold, once all of them hold the newest, with every point in it.
+/// What the HSDirs hold, once every instance has its points and all HSDirs hold the newest. In a
+/// network of 16 relays not every point finds a place: a document names no relay twice.
 fn verified(service: &Service) -> Value {
     let socket = state_dir(service).join("admin.sock");
-    wait_until("every HSDir holds the newest, with every point", 300, || {
+    wait_until("every HSDir holds the newest, with points of every instance", 300, || {
         let status = service.service_status();
-        let whole = |one: &Value| one["intro_points"].as_u64() == Some(3 * INSTANCES);
-        if !status["descriptors"].as_array()?.iter().all(whole) {
+        let summary = format!("Aggregating {INSTANCES}/{INSTANCES} ");
+        let has_points = |one: &Value| one["intro_points"] == 3;
+        let complete = status["instances"].as_array()?.iter().all(has_points)
+            && status["summary"].as_str()?.starts_with(&summary);
+        if !complete {
             return None;
         }
         let found = rustbalance::admin::client::verify(&socket, None).expect("it answers");
@@ -80,7 +84,8 @@ fn twelve_instances_of_three_points_are_all_found_and_all_reached() {
         assert!(replicas.iter().all(|met| met.len() == 2), "{replicas:?}\n{found:#}");
     }
     let status = service.service_status();
-    assert!(status["descriptors"][0]["variants"].as_u64() > Some(1), "{status:#}");
+    assert_eq!(status["descriptors"][0]["variants"], 6, "{status:#}");
+    assert!(status["descriptors"][0]["intro_points"].as_u64() > Some(20), "{status:#}");
     assert!(status["descriptors"][0]["size_bytes"].as_u64() < Some(30_000), "{status:#}");
 
     let clients: Vec<Client> = (0..CLIENTS)

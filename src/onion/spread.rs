@@ -93,14 +93,14 @@ pub(super) fn spread<T: Clone>(
         // Two instances may have chosen one relay: a set is better with both than without.
         let apart = |one: &T, other: &T| all > board.points_max && same_relay(one, other);
         let trimmed: Vec<&Hand<T>> = trimmed.iter().collect();
-        let one = Replica::deal(&trimmed, 0, 1, board.points_max, &apart);
+        let one = Replica::deal(&trimmed, (0, 0), 1, board.points_max, &apart);
         return Spread { sets: one.sets, asked: 0 };
     }
     let numbers = hands.iter().map(|hand| hand.instance + 1).max().unwrap_or(0);
     let sets = (0..board.replicas).flat_map(|replica| {
         // Another one begins, so that those who have one more are not the same.
         let first = replica * numbers / board.replicas;
-        Replica::deal(&hands, first, board.asked, board.points_max, &same_relay).sets
+        Replica::deal(&hands, (replica, first), board.asked, board.points_max, &same_relay).sets
     });
     Spread { sets: sets.collect(), asked: board.asked }
 }
@@ -125,6 +125,8 @@ struct Replica<'relay, T> {
     dealt: Vec<Vec<(usize, usize)>>,
     /// Points in a set at most.
     points_max: usize,
+    /// Which replica it is, from 0: another one begins with other points of each instance.
+    turn: usize,
     /// Tells points that may not stand in one set.
     same_relay: &'relay dyn Fn(&T, &T) -> bool,
 }
@@ -140,10 +142,11 @@ struct Player<'hand, T> {
 }
 
 impl<'relay, T: Clone> Replica<'relay, T> {
-    /// Deal to `count` sets, the instance with the number `first` before the others.
+    /// Deal to the `count` sets of a replica, the instance with the number `first` before the
+    /// others.
     fn deal<'hands>(
         hands: &[&'hands Hand<T>],
-        first: usize,
+        (turn, first): (usize, usize),
         count: usize,
         points_max: usize,
         same_relay: &'relay dyn Fn(&T, &T) -> bool,
@@ -152,6 +155,7 @@ impl<'relay, T: Clone> Replica<'relay, T> {
             sets: vec![Vec::new(); count],
             dealt: vec![Vec::new(); count],
             points_max,
+            turn,
             same_relay,
         };
         let begin = hands.iter().position(|hand| hand.instance >= first).unwrap_or(0);
@@ -194,7 +198,7 @@ impl<'relay, T: Clone> Replica<'relay, T> {
                 continue;
             }
             for try_point in 0..points {
-                let index = (*given + *given / sets + try_point) % points;
+                let index = (self.turn + *given + *given / sets + try_point) % points;
                 if self.takes(set, hand, index) {
                     self.sets[set].push((hand.instance, hand.points[index].clone()));
                     self.dealt[set].push((hand.instance, index));

@@ -108,6 +108,13 @@ fn every_point_of_twelve_instances_is_used_and_no_document_is_short() {
 }
 
 #[test]
+fn replicas_name_different_points_where_an_instance_has_few_places() {
+    let dealt = deal(&[3; 48], BOARD);
+    let names: BTreeSet<u64> = dealt.sets.iter().flatten().map(|(_, name)| *name).collect();
+    assert_eq!(names.len(), 96, "one place in each replica, and a point for each");
+}
+
+#[test]
 fn clients_choose_every_instance_equally_often() {
     for instances in 1..=48_usize {
         for points in 1..6 {
