@@ -43,7 +43,8 @@ const GIVEN_UP: &str = "Unable to find introduction point for service";
 /// Requests that come to their end in the time of each upgrade, at least.
 const REQUESTS_EACH: usize = 3;
 
-/// Upgrade so many times in a row under requests on fresh circuits; none may fail.
+/// Upgrade so many times in a row under requests on fresh circuits; none may fail but for the two causes
+/// that docs/operating/upgrade.md names.
 pub fn upgrade_under_requests(lab: &Lab, times: usize) {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let said = dir.path().join("client.log");
@@ -90,8 +91,11 @@ pub fn upgrade_under_requests(lab: &Lab, times: usize) {
     println!("{fetched} requests, {} failed, {given_up} given up by the client", failed.len());
     // C tor's SOCKS error 1 has other causes as well: only so many as it says itself.
     let by_client = failed.iter().filter(|error| error.ends_with("SOCKS error 1")).count();
+    // An introduction that is on its way just when the old process's point closes is lost, as
+    // docs/operating/upgrade.md says: its client waits in vain. Rare, so not in every upgrade.
+    let in_vain = failed.iter().filter(|error| error.contains("no SOCKS answer in time")).count();
     assert!(
-        failed.len() == by_client && by_client <= given_up,
+        failed.len() == by_client + in_vain && by_client <= given_up && in_vain * 3 <= times,
         "{} of {fetched} failed: {failed:?}\n{}",
         failed.len(),
         service.log()
