@@ -43,8 +43,8 @@ const GIVEN_UP: &str = "Unable to find introduction point for service";
 /// Requests that come to their end in the time of each upgrade, at least.
 const REQUESTS_EACH: usize = 3;
 
-/// Upgrade so many times in a row under requests on fresh circuits; none may fail but for the two causes
-/// that docs/operating/upgrade.md names.
+/// Upgrade so many times in a row under requests on fresh circuits; none may fail but for the two
+/// causes that docs/operating/upgrade.md names.
 pub fn upgrade_under_requests(lab: &Lab, times: usize) {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let said = dir.path().join("client.log");
