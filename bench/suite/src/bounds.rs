@@ -61,7 +61,7 @@ fn to_haproxy(samples: &[Sample], case: &str, figure: &str) -> Option<f64> {
 }
 
 /// What stands between a listener and a backend.
-fn rules_of_plane() -> [Rule; 4] {
+fn rules_of_plane() -> [Rule; 5] {
     let suite = plane::NAME;
     [
         Rule {
@@ -78,6 +78,14 @@ fn rules_of_plane() -> [Rule; 4] {
             name: "plane.p999",
             suite,
             measure: |samples| to_haproxy(samples, plane::OPEN_LOOP, "ms_p999"),
+        },
+        Rule {
+            name: "plane.killed",
+            suite,
+            measure: |samples| {
+                let (case, figure) = (plane::KILLED, "new_connections_lost");
+                Some(summary(samples, plane::NAME, case, &[plane::OURS], figure)?.median)
+            },
         },
         Rule {
             name: "plane.idle",

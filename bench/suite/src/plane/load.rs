@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -37,11 +38,28 @@ pub fn pin() {
     }
 }
 
-/// A backend in this process, for as long as the process runs.
+/// Idle pairs that are asked for.
+const PAIRS_MAX: usize = 10_000;
+
+/// Descriptors that a subject, or this process, has for other things.
+const DESCRIPTORS_BESIDE: u64 = 200;
+
+/// Let this process and its children have all the descriptors that they may; pairs of connections
+/// that a subject can hold then, and whose other ends are both here.
+pub fn allow_pairs() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    let granted = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let pairs = granted.saturating_sub(DESCRIPTORS_BESIDE) / 2;
+    usize::try_from(pairs).unwrap_or(PAIRS_MAX).min(PAIRS_MAX)
+}
+
+/// A backend in this process, for as long as the process runs or until it is killed.
 #[derive(Clone, Debug)]
 pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The socket that listens.
+    listener: Arc<TcpListener>,
     /// Connections that it holds.
     held: Arc<Mutex<Vec<TcpStream>>>,
 }
@@ -63,6 +81,30 @@ impl Backend {
         })
     }
 
+    /// One that answers, and whose connections end when it is [killed](Backend::kill).
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start_mortal() -> Result<Backend> {
+        Backend::with(|connection, held| {
+            if let Ok(copy) = connection.try_clone() {
+                held.lock().unwrap_or_else(PoisonError::into_inner).push(copy);
+            }
+            std::thread::spawn(move || answer(connection));
+        })
+    }
+
+    /// End as a process does that is killed: nobody listens any more, and connections are reset.
+    pub fn kill(&self) {
+        let listener = socket2::SockRef::from(&*self.listener);
+        let _ = listener.shutdown(std::net::Shutdown::Both);
+        for connection in self.held.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let socket = socket2::SockRef::from(&connection);
+            let _ = socket.set_linger(Some(Duration::ZERO));
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     /// One that holds what comes and says nothing.
     ///
     /// # Errors
@@ -81,12 +123,16 @@ impl Backend {
         let listener = TcpListener::from(listener);
         let address = listener.local_addr()?;
         let held: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let list = Arc::clone(&held);
+        let listener = Arc::new(listener);
+        let (list, accepting) = (Arc::clone(&held), Arc::clone(&listener));
         std::thread::spawn(move || {
             pin();
-            listener.incoming().flatten().for_each(|connection| each(connection, &list));
+            // Until it is killed.
+            while let Ok((connection, _)) = accepting.accept() {
+                each(connection, &list);
+            }
         });
-        Ok(Backend { address, held })
+        Ok(Backend { address, listener, held })
     }
 
     /// Connections that it holds.
@@ -249,6 +295,53 @@ pub fn open_loop(to: SocketAddr, rate: f64, span: Duration) -> Result<(Histogram
     ensure!(late < span / 4 + Duration::from_secs(1), "the rate was not held: {late:?} late");
     let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((times, failed.into_inner()))
+}
+
+/// What became of streams whose backend was killed, and of others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Killed {
+    /// Streams that were open at both backends, and ended.
+    pub ended: usize,
+    /// New connections that were made from the beginning to the end, and not answered.
+    pub lost: usize,
+    /// All new connections.
+    pub total: usize,
+    /// How long the answer to a new one took, 99th percentile, in milliseconds.
+    pub ms_p99: f64,
+}
+
+/// Keep streams open and make new connections at a fixed rate; in the midst of it, kill one of two
+/// backends.
+///
+/// # Errors
+/// When streams could not be opened, or the offered rate was not held.
+pub fn killed(to: SocketAddr, victim: &Backend, rate: f64, span: Duration) -> Result<Killed> {
+    const KEPT: usize = 64;
+    let echo = |connection: &mut TcpStream| -> Result<()> {
+        connection.write_all(&[WANTS_ECHO])?;
+        let mut back = [0];
+        connection.read_exact(&mut back)?;
+        ensure!(back == [WANTS_ECHO], "the answer arrived damaged");
+        Ok(())
+    };
+    let mut kept = (0..KEPT).map(|_| connect(to)).collect::<Result<Vec<_>>>()?;
+    kept.iter_mut().try_for_each(echo)?;
+    let (times, lost) = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            std::thread::sleep(span / 2);
+            victim.kill();
+        });
+        let answered = open_loop(to, rate, span);
+        let _ = killer.join();
+        answered
+    })?;
+    let ended = kept.iter_mut().filter_map(|connection| echo(connection).err()).count();
+    Ok(Killed {
+        ended,
+        lost,
+        total: (rate * span.as_secs_f64()) as usize,
+        ms_p99: times.value_at_percentile(99.0) as f64 / 1e3,
+    })
 }
 
 /// Connect so many clients that then say nothing, and wait until a silent backend holds them all.

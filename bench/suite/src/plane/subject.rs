@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, Result};
 use rustbalance_lab::free_port;
 
-use super::load::{Backend, LOAD_CPU, wait_for};
+use super::load::{Backend, LOAD_CPU, allow_pairs, wait_for};
 use crate::cost::Tree;
 use crate::site::Site;
 
@@ -68,13 +68,14 @@ impl Subject {
     ///
     /// # Errors
     /// When it does not.
-    pub fn start(kind: Kind, site: &Site, backends: [&Backend; 2]) -> Result<Subject> {
+    pub fn start(kind: Kind, site: &Site, backends: [&[&Backend]; 2]) -> Result<Subject> {
         let port = || free_port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let ports = [port()?, port()?];
         let dir = site.lab.dir().join(format!("plane-{}", ports[0].port()));
         std::fs::create_dir_all(&dir)?;
         std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
-        let pairs = [(ports[0], backends[0].address), (ports[1], backends[1].address)];
+        let addresses = |of: &[&Backend]| of.iter().map(|one| one.address).collect();
+        let pairs = [(ports[0], addresses(backends[0])), (ports[1], addresses(backends[1]))];
         let mut command = match kind {
             Kind::RustBalance(io) => rustbalance(&dir, site, io, pairs)?,
             Kind::Haproxy { splice } => haproxy(&dir, splice, pairs)?,
@@ -94,6 +95,9 @@ impl Subject {
     }
 }
 
+/// Where a subject listens, and the backends behind it: one, or two that it balances.
+type Pair = (SocketAddr, Vec<SocketAddr>);
+
 /// A program on the CPU that is the subject's.
 fn on_own_cpu(program: &Path) -> Command {
     let mut command = Command::new("taskset");
@@ -109,17 +113,13 @@ fn file(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
 }
 
 /// RustBalance: one data core. Its Tor side finds the lab's network, and is not asked for anything.
-fn rustbalance(
-    dir: &Path,
-    site: &Site,
-    io: &str,
-    pairs: [(SocketAddr, SocketAddr); 2],
-) -> Result<Command> {
+fn rustbalance(dir: &Path, site: &Site, io: &str, pairs: [Pair; 2]) -> Result<Command> {
     let mut text = format!("state_dir = \"{}\"\n[[service]]\n", dir.join("state").display());
-    for (port, (_, backend)) in (80..).zip(pairs) {
-        text += &format!("[[service.port]]\nvirtual = {port}\nbackends = [\"{backend}\"]\n");
+    for (port, (_, backends)) in (80..).zip(&pairs) {
+        let backends: Vec<String> = backends.iter().map(ToString::to_string).collect();
+        text += &format!("[[service.port]]\nvirtual = {port}\nbackends = {backends:?}\n");
     }
-    for (port, (listen, _)) in (80..).zip(pairs) {
+    for (port, (listen, _)) in (80..).zip(&pairs) {
         text += &format!("[[listen]]\naddress = \"{listen}\"\nvirtual = {port}\n");
     }
     text += "[turbo]\ninstances = 1\n";
@@ -131,15 +131,24 @@ fn rustbalance(
 }
 
 /// HAProxy: one thread.
-fn haproxy(dir: &Path, splice: bool, pairs: [(SocketAddr, SocketAddr); 2]) -> Result<Command> {
+fn haproxy(dir: &Path, splice: bool, pairs: [Pair; 2]) -> Result<Command> {
     // Not `splice-auto`, which decides against it here.
     let splice = if splice { "  option splice-request\n  option splice-response\n" } else { "" };
+    // It refuses to start where these, and its pipes, need more descriptors than there are.
+    let most = allow_pairs() + 20;
     let mut text = format!(
-        "global\n  nbthread 1\n  maxconn 5000\ndefaults\n  mode tcp\n{splice}  \
-         timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+        "global\n  nbthread 1\n  maxconn {most}\n  maxpipes 20\n\
+         defaults\n  mode tcp\n  maxconn {most}\n\
+         {splice}  retries 3\n  option redispatch 1\n  timeout connect 5s\n  \
+         timeout client 1h\n  timeout server 1h\n"
     );
-    for (at, (listen, backend)) in pairs.into_iter().enumerate() {
-        text += &format!("listen l{at}\n  bind {listen} backlog 4096\n  server one {backend}\n");
+    for (at, (listen, backends)) in pairs.into_iter().enumerate() {
+        text += &format!("listen l{at}\n  bind {listen} backlog 4096\n");
+        // Checks only where there is a choice: they cost as well.
+        let check = if backends.len() > 1 { " check inter 1s" } else { "" };
+        for (number, backend) in backends.into_iter().enumerate() {
+            text += &format!("  server s{number} {backend}{check}\n");
+        }
     }
     let config = file(dir, "haproxy.cfg", &text)?;
     let mut command = on_own_cpu(Path::new("haproxy"));
@@ -148,19 +157,23 @@ fn haproxy(dir: &Path, splice: bool, pairs: [(SocketAddr, SocketAddr); 2]) -> Re
 }
 
 /// nginx: one worker, its buffers as large as ours.
-fn nginx(dir: &Path, pairs: [(SocketAddr, SocketAddr); 2]) -> Result<Command> {
+fn nginx(dir: &Path, pairs: [Pair; 2]) -> Result<Command> {
     let mut servers = String::new();
-    for (listen, backend) in pairs {
+    for (at, (listen, backends)) in pairs.into_iter().enumerate() {
+        let backends: String =
+            backends.iter().map(|backend| format!("server {backend}; ")).collect();
         servers += &format!(
-            "  server {{ listen {listen} backlog=4096; proxy_pass {backend}; proxy_timeout 1h; }}\n"
+            "  upstream u{at} {{ {backends}}}\n  server {{ listen {listen} backlog=4096; \
+             proxy_pass u{at}; proxy_timeout 1h; }}\n"
         );
     }
     let text = format!(
         "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off;\n\
          master_process off;\npid {dir}/pid;\nerror_log {dir}/error.log;\n\
-         worker_rlimit_nofile 19000;\nevents {{ worker_connections 19000; }}\n\
+         events {{ worker_connections {most}; }}\n\
          stream {{\n  proxy_buffer_size 32k;\n{servers}}}\n",
-        dir = dir.display()
+        dir = dir.display(),
+        most = 2 * allow_pairs() + 100,
     );
     let config = file(dir, "nginx.conf", &text)?;
     let mut command = on_own_cpu(Path::new("nginx"));

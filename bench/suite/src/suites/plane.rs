@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::bench::{Bench, Level, cost_of};
-use crate::plane::load::{self, Backend};
+use crate::plane::load::{self, Backend, Killed};
 use crate::plane::subject::{Kind, Subject};
 use crate::sample::{Sample, Values};
 
@@ -20,6 +20,8 @@ pub const CONNECTIONS: &str = "new connections";
 pub const QUESTIONS: &str = "498-byte questions on 32 kept connections";
 /// New connections at a fixed rate.
 pub const OPEN_LOOP: &str = "1000 new connections a second";
+/// One of two backends is killed in the midst of new connections and open streams.
+pub const KILLED: &str = "a backend killed among 500 new connections a second";
 /// Connections that say nothing.
 pub const IDLE: &str = "idle connections";
 /// Ours.
@@ -48,11 +50,12 @@ fn kinds(level: Level) -> Vec<Kind> {
 type Case = (&'static str, fn(&Bench, &Subject, &Backend) -> Result<Values>);
 
 /// All cases.
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     (BULK, bulk),
     (CONNECTIONS, connections),
     (QUESTIONS, questions),
     (OPEN_LOOP, open_loop),
+    (KILLED, killed),
     (IDLE, idle),
 ];
 
@@ -71,8 +74,10 @@ pub fn steps(level: Level) -> usize {
 /// # Errors
 /// When a subject does not start or results cannot be written.
 pub fn run(bench: &mut Bench) -> Result<()> {
+    let pairs = load::allow_pairs();
+    bench.say(&format!("descriptors for {pairs} idle pairs"));
     let (answering, silent) = (Backend::start()?, Backend::start_silent()?);
-    let start = |kind| Subject::start(kind, &bench.site, [&answering, &silent]);
+    let start = |kind| Subject::start(kind, &bench.site, [&[&answering], &[&silent]]);
     let mut subjects = kinds(bench.level).into_iter().map(start).collect::<Result<Vec<_>>>()?;
     for at in 1..subjects.len() {
         if subjects[..at].iter().any(|earlier| earlier.name == subjects[at].name) {
@@ -150,13 +155,33 @@ fn open_loop(bench: &Bench, subject: &Subject, _: &Backend) -> Result<Values> {
     ]))
 }
 
+/// What is lost of new connections, and which open streams end, when one of two backends is killed.
+fn killed(bench: &Bench, subject: &Subject, _: &Backend) -> Result<Values> {
+    // A new one, which knows of no failure.
+    let (victim, other) = (Backend::start_mortal()?, Backend::start_mortal()?);
+    let both = [&victim, &other];
+    let subject = Subject::start(subject.kind, &bench.site, [&both, &[&other]])?;
+    std::thread::sleep(Duration::from_secs(bench.level.pick(1, 4, 4)));
+    let span = Duration::from_millis(bench.level.pick(400, 4000, 10_000));
+    let found = load::killed(subject.to, &victim, 500.0, span)?;
+    drop(subject);
+    other.kill();
+    let Killed { ended, lost, total, ms_p99 } = found;
+    Ok(Values::from([
+        ("open_streams_ended_of_64", ended as f64),
+        ("new_connections_lost", lost as f64),
+        ("new_connections", total as f64),
+        ("ms_p99", ms_p99),
+    ]))
+}
+
 /// Memory for a pair of connections that say nothing, on the program's side of the kernel.
 fn idle(bench: &Bench, subject: &Subject, silent: &Backend) -> Result<Values> {
     // A new one, which has nothing left over from earlier connections.
-    let subject = Subject::start(subject.kind, &bench.site, [silent, silent])?;
+    let subject = Subject::start(subject.kind, &bench.site, [&[silent], &[silent]])?;
     std::thread::sleep(Duration::from_secs(bench.level.pick(1, 4, 4)));
-    // Two descriptors each here and there, of 20,000 that many systems allow.
-    let count = bench.level.pick(50, 4000, 4000);
+    let pairs = load::allow_pairs();
+    let count = bench.level.pick(50, pairs, pairs);
     silent.let_go();
     let before = subject.tree.memory_bytes() as f64;
     let clients = load::idle(subject.to_silent, silent, count)?;
@@ -164,5 +189,8 @@ fn idle(bench: &Bench, subject: &Subject, silent: &Backend) -> Result<Values> {
     drop(clients);
     silent.let_go();
     std::thread::sleep(Duration::from_millis(500));
-    Ok(Values::from([("memory_kb_per_pair", (after - before).max(0.0) / 1e3 / count as f64)]))
+    Ok(Values::from([
+        ("memory_kb_per_pair", (after - before).max(0.0) / 1e3 / count as f64),
+        ("pairs", count as f64),
+    ]))
 }
