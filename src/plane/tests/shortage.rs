@@ -7,7 +7,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -19,12 +19,17 @@ use crate::runtime::ring::tests::engines;
 
 /// Tells the child its engine and its backend.
 const TOLD: &str = "RUSTBALANCE_TEST_SHORTAGE";
-/// Descriptors that are left: two for each stream, and one that is of no use.
+/// Descriptors that are left, about: two for each stream, and one that is of no use.
 const LEFT: u64 = 21;
+/// After so long without a refusal one more is left: an even number is used up by streams that are
+/// served, and then everybody else waits in the kernel's queue. Which it is, nobody can tell before:
+/// a core closes what it has no more use for in its own time.
+const EVEN: Duration = Duration::from_secs(1);
 /// Clients at once: more than can be served.
 const CLIENTS: usize = 60;
 
-/// The plane, in the child: an address, and for each line that it reads the counts of now.
+/// The plane, in the child: an address, and for each line that it reads the counts of now; before
+/// that, the line `more` leaves one more descriptor.
 fn child(told: &str) {
     let (io, backend) = told.split_once(' ').expect("an engine and a backend");
     let io = if io == "uring" { Io::Uring } else { Io::Epoll };
@@ -35,7 +40,11 @@ fn child(told: &str) {
     setrlimit(Resource::RLIMIT_NOFILE, used + LEFT, hard).expect("it can be lowered");
     // Behind whatever the harness has printed.
     writeln!(io::stdout(), "\nsubject {}", served.address).expect("the parent reads");
-    for _ in io::stdin().lines() {
+    for line in io::stdin().lines() {
+        if line.expect("it is text") == "more" {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+            setrlimit(Resource::RLIMIT_NOFILE, soft + 1, hard).expect("it was higher before");
+        }
         let status = served.status();
         let (open, refused) = (status.streams_open, status.streams_refused_total);
         writeln!(io::stdout(), "\ncounts {open} {refused}").expect("the parent reads");
@@ -90,7 +99,12 @@ impl Subject {
 
     /// Streams that are open, and that were refused.
     fn counts(&mut self) -> (u64, u64) {
-        self.ask.write_all(b"\n").expect("it listens");
+        self.asked(b"\n")
+    }
+
+    /// Streams that are open, and that were refused, as this is told.
+    fn asked(&mut self, question: &[u8]) -> (u64, u64) {
+        self.ask.write_all(question).expect("it listens");
         let answer = self.answer("counts ");
         let (open, refused) = answer.split_once(' ').expect("two numbers");
         (open.parse().expect("a number"), refused.parse().expect("a number"))
@@ -127,11 +141,16 @@ fn no_descriptor_is_left() {
         assert!(is_greeted(&open));
         let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| subject.connect()).collect();
         let mut counts = (0, 0);
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
+        let mut more = begun + EVEN;
         // Some are served, some refused, the others wait in the kernel's queue.
         while counts.0 < 2 || counts.1 == 0 {
             assert!(begun.elapsed() < PATIENCE, "{counts:?}");
             counts = subject.counts();
+            if Instant::now() > more {
+                subject.asked(b"more\n");
+                more += EVEN;
+            }
         }
         assert!(counts.0 <= LEFT, "{counts:?}");
         // Who is there is served meanwhile, also where there is much to carry.
