@@ -131,6 +131,15 @@ fn fetch(client: &Client, onion: &str, path: &str, user: &str, hash: &str) -> Re
     if answer.sha256() == hash { Ok(()) } else { Err("another body".to_owned()) }
 }
 
+/// Says so when it goes, so that the load ends too when a sample cannot be taken.
+struct OverAtLast<'a>(&'a AtomicBool);
+
+impl Drop for OverAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Call `turn` again and again until `over`, at least `pause` apart.
 fn repeat(over: &AtomicBool, pause: Duration, mut turn: impl FnMut()) {
     let (_never, wait) = std::sync::mpsc::sync_channel::<()>(1);
@@ -200,6 +209,7 @@ fn memory_descriptors_and_tasks_stay_as_they_are_under_mixed_load() {
     let (counts, over) = (Counts::default(), AtomicBool::new(false));
     let mut samples = Vec::new();
     std::thread::scope(|scope| {
+        let _over = OverAtLast(&over);
         load(scope, (&client, &service.onion), (&page, &body), (&counts, &over));
         let until = Instant::now() + Duration::from_secs(minutes * 60);
         let ended = AtomicBool::new(false);
@@ -212,7 +222,6 @@ fn memory_descriptors_and_tasks_stay_as_they_are_under_mixed_load() {
             }
             ended.store(Instant::now() >= until, Ordering::Relaxed);
         });
-        over.store(true, Ordering::Relaxed);
     });
     let (requests, failed) = (counts.requests.into_inner(), counts.failed.into_inner());
     let quarter = samples.len() / 4;
