@@ -213,7 +213,6 @@ fn a_port_or_a_number_out_of_range_is_refused_with_the_range() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_and_not_ignored() {
-    both_refuse_more("[ctor]\ninstances = 1\n", &["rustbalance.toml:9:", "ctor.instances"]);
     both_refuse_more("[admin]\nlisten = \"127.0.0.1:9180\"\n", &["rustbalance.toml:9:", "admin"]);
 }
 

@@ -12,6 +12,8 @@ mod backends;
 mod classic;
 #[path = "end_to_end/cores.rs"]
 mod cores;
+#[path = "end_to_end/daemons.rs"]
+mod daemons;
 #[path = "end_to_end/descriptor.rs"]
 mod descriptor;
 #[path = "end_to_end/embed.rs"]

@@ -91,7 +91,7 @@ instances = 4
 stacks = "per-instance"
 cores = [0, 0x2, 4, 6]
 [ctor]
-instances = 0
+instances = 3
 binary = "/opt/tor/bin/tor"
 extra_torrc = "more.torrc"
 [admin]
@@ -120,7 +120,7 @@ mode = "lite"
     ));
     assert_eq!(config.turbo.cores, Some(vec![0, 2, 4, 6]));
     assert_eq!(config.turbo.stack_count(config.turbo.instance_count(64)), 4);
-    assert_eq!((config.ctor.instances, config.ctor.binary.to_str()), (0, Some("/opt/tor/bin/tor")));
+    assert_eq!((config.ctor.instances, config.ctor.binary.to_str()), (3, Some("/opt/tor/bin/tor")));
     assert_eq!(config.ctor.extra_torrc, Some("/etc/rustbalance/more.torrc".into()));
     assert_eq!(config.admin_socket(), Path::new("/run/rustbalance.sock"));
     assert_eq!(config.arti["vanguards"]["mode"].as_str(), Some("lite"));
@@ -297,25 +297,24 @@ fn services_have_names_and_keys_of_their_own() {
 
 #[test]
 fn what_this_version_does_not_carry_is_refused_and_not_ignored() {
-    let port = |line: &str| format!("{MINIMAL}{line}\n");
-    for (text, line, key) in [
-        (port("[ctor]\ninstances = 2"), 6, "ctor.instances"),
-        (port("[admin]\nlisten = \"127.0.0.1:9180\""), 6, "admin.listen"),
-    ] {
-        let sentence = problem(&text, line, key);
-        assert!(sentence.contains("not yet supported in this version; "), "{text}\n{sentence}");
-    }
+    let listen = format!("{MINIMAL}[admin]\nlisten = \"127.0.0.1:9180\"\n");
+    let sentence = problem(&listen, 6, "admin.listen");
+    assert!(sentence.contains("not yet supported in this version; "), "{sentence}");
 }
 
 #[test]
-fn daemons_are_counted_in_what_is_exposed() {
-    let mut config = read(MINIMAL).expect("it is right");
-    config.ctor.instances = 2;
-    config.turbo.instances = Instances::Fixed(0);
+fn daemons_are_counted_in_what_is_exposed_and_need_sockets_that_can_be_named() {
+    let config = read(&format!("{MINIMAL}[ctor]\ninstances = 2\n[turbo]\ninstances = 0\n"));
+    let config = config.expect("daemons serve");
     assert_eq!(config.turbo.instance_count(8), 0);
     assert_eq!(config.ctor.binary, Path::new("tor"));
     let warnings = config.machine_warnings(8);
     assert!(warnings[0].contains("2 more sets of guards, 3 in all"), "{warnings:?}");
+    let many = problem(&format!("{MINIMAL}[ctor]\ninstances = 65\n"), 6, "ctor.instances");
+    assert!(many.contains("from 0 to 64"), "{many}");
+    let long = format!("state_dir = \"/{}\"\n{MINIMAL}[ctor]\ninstances = 1\n", "x".repeat(85));
+    let long = problem(&long, 7, "ctor.instances");
+    assert!(long.contains("use a shorter state_dir"), "{long}");
 }
 
 #[test]

@@ -13,9 +13,6 @@ fn not_yet<T>(place: &At<T>, what: &str, fix: &str) -> Problem {
 /// Everything in `raw` that this version cannot do.
 pub(super) fn problems(raw: &RawConfig) -> Vec<Problem> {
     let mut found = Vec::new();
-    if let Some(instances) = raw.ctor.instances.as_ref().filter(|instances| instances.value != 0) {
-        found.push(not_yet(instances, "running C tor daemons", "write 0 or remove the key"));
-    }
     if let Some(listen) = raw.admin.listen.as_ref().filter(|listen| !listen.value.is_empty()) {
         let fix = "remove the key and use `rustbalance status` instead";
         found.push(not_yet(listen, "the HTTP side of the admin interface", fix));

@@ -251,8 +251,8 @@ fn check_instances(
         Scalar::Integer(0) if elsewhere => Some(Instances::Fixed(0)),
         Scalar::Integer(0) => {
             let reason = "0 instances serve nobody: a service has no remote instance";
-            let fix =
-                "write \"auto\" or a number from 1, or add a [[service.remote]] to each service";
+            let fix = "write \"auto\" or a number from 1, or run daemons ([ctor]), or add a \
+                 [[service.remote]] to each service";
             checker.problems.push(typed.problem(reason, fix));
             None
         }
