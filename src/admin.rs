@@ -80,9 +80,9 @@ pub trait StatusSource: Send + Sync + 'static {
     }
 
     /// Close a client's circuit, by its id; whether it was open. By default none is.
-    fn close_circuit(&self, circuit: CircuitId) -> bool {
+    fn close_circuit(&self, circuit: CircuitId) -> BoxFuture<'static, bool> {
         let _ = circuit;
-        false
+        futures::future::ready(false).boxed()
     }
 
     /// The published descriptors of each service. By default without their HSDirs.

@@ -15,5 +15,5 @@ mod lines;
 mod process;
 pub mod torrc;
 
-pub use self::daemon::{Carried, DaemonSettings, Heard};
+pub use self::daemon::{Carried, Close, DaemonSettings, Heard};
 pub use self::torrc::{HiddenPort, HiddenService, Torrc, TorrcError};

@@ -378,11 +378,11 @@ impl Join<FrontClient> for Forwarded {
                 return stream::relay(client, other, preface, meter, patience).await;
             }
         };
-        let (client, live) = client.into_parts();
+        let (client, live, circuit) = client.into_parts();
         runtime::spawn(async move {
             let _held = (held, live);
             // What became of the stream is in the counters.
-            let _ = forward::forward(client, backend, preface, meter, patience).await;
+            let _ = forward::forward((client, &circuit), backend, preface, meter, patience).await;
         });
         StreamOutcome::Forwarded
     }

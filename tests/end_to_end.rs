@@ -6,12 +6,16 @@
 
 #[path = "end_to_end/arti.rs"]
 mod arti;
+#[path = "end_to_end/arti_client.rs"]
+mod arti_client;
 #[path = "end_to_end/backends.rs"]
 mod backends;
 #[path = "end_to_end/classic.rs"]
 mod classic;
 #[path = "end_to_end/cores.rs"]
 mod cores;
+#[path = "end_to_end/daemon.rs"]
+mod daemon;
 #[path = "end_to_end/daemons.rs"]
 mod daemons;
 #[path = "end_to_end/descriptor.rs"]

@@ -219,7 +219,7 @@ async fn talk(stream: UnixStream, source: &dyn StatusSource) -> io::Result<()> {
                 changed => serde_json::to_vec(&serde_json::json!({ "changed": changed }))?,
             },
             Ok(Request::Circuit { close: Some(close), .. }) => match close.parse::<CircuitId>() {
-                Ok(circuit) if source.close_circuit(circuit) => {
+                Ok(circuit) if source.close_circuit(circuit).await => {
                     serde_json::to_vec(&serde_json::json!({ "closed": true }))?
                 }
                 Ok(_) => error_text(&format!("there is no open circuit {close}"))?,

@@ -32,11 +32,24 @@ pub struct ProcessStatus {
     pub memory: MemoryStatus,
     /// Links to relays.
     pub links: Vec<LinkStatus>,
+    /// C tor daemons that it runs.
+    #[serde(default)]
+    pub daemons: Vec<DaemonStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// Listeners for clients that other programs bring.
     #[serde(default)]
     pub listens: Vec<ListenStatus>,
+}
+
+/// A C tor daemon that the process runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Its name, as its instances have it.
+    pub name: String,
+    /// Numbers of the guards that it has links to: the same number is the same guard, for all
+    /// daemons; they have nothing to do with those of `links`.
+    pub guards: Vec<u64>,
 }
 
 /// The process's memory and what its budget has led to.

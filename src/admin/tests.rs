@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 
 use super::client::{self, AskError};
 use super::status::{
-    DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
-    VerificationStatus, VerifiedStatus,
+    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus,
+    ServiceStatus, VerificationStatus, VerifiedStatus,
 };
 use super::{
     AdminError, BackendRequest, CircuitId, Place, StatusSource, Verdict, VerdictRequest, serve,
@@ -52,8 +52,8 @@ impl StatusSource for Sample {
         usize::from(request.verdict == Verdict::Banned && ten_minutes)
     }
 
-    fn close_circuit(&self, circuit: CircuitId) -> bool {
-        circuit == CircuitId { instance: 1, serial: 666 }
+    fn close_circuit(&self, circuit: CircuitId) -> BoxFuture<'static, bool> {
+        futures::future::ready(circuit == CircuitId { instance: 1, serial: 666 }).boxed()
     }
 }
 
@@ -71,9 +71,9 @@ fn backend() -> BackendStatus {
     }
 }
 
-/// A status with something in every list, and with what is not known.
-pub(super) fn sample() -> ProcessStatus {
-    let remote = InstanceStatus {
+/// An instance of which little is known here.
+fn remote() -> InstanceStatus {
+    InstanceStatus {
         id: 0,
         engine: Engine::Remote,
         name: Some("elsewhere".to_owned()),
@@ -98,14 +98,18 @@ pub(super) fn sample() -> ProcessStatus {
         rendezvous_failed_total: None,
         streams_refused_total: None,
         circuits_started_total: None,
-    };
+    }
+}
+
+/// A status with something in every list, and with what is not known.
+pub(super) fn sample() -> ProcessStatus {
     let service = ServiceStatus {
         name: "main".to_owned(),
         onion: "example.onion".to_owned(),
         state: ServiceState::Ready,
         reason: None,
         summary: "Aggregating 1/1 Instances. Master Onion: example.onion".to_owned(),
-        instances: vec![remote],
+        instances: vec![remote()],
         descriptors: vec![DescriptorStatus {
             period: 20_779,
             revision: 123,
@@ -139,6 +143,7 @@ pub(super) fn sample() -> ProcessStatus {
         tasks: 90,
         memory: MemoryStatus { max_bytes: Some(1 << 30), ..MemoryStatus::default() },
         links: vec![link],
+        daemons: vec![DaemonStatus { name: "ctor-1".to_owned(), guards: vec![0, 2] }],
         services: vec![service],
     }
 }
@@ -247,6 +252,7 @@ fn the_document_has_the_fields_of_the_contract_and_null_for_what_is_not_known() 
         ("/io", "\"epoll\""),
         ("/clock_skew_ms", "null"),
         ("/links/0/guard", "1"),
+        ("/daemons/0/guards/1", "2"),
         ("/links/0/creates_refused_total", "null"),
         ("/services/0/state", "\"ready\""),
         ("/services/0/reason", "null"),

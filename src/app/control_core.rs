@@ -4,7 +4,6 @@
 //! Runs on the thread `control`. Nothing on it can stall a data core: they share queues and
 //! atomics with it, and no lock that is held across an await.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -14,6 +13,7 @@ use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
 use super::daemons::DaemonOptions;
+use super::daemons::told::Told;
 use super::fronts::Fronts;
 use super::options::Options;
 use super::roster::{Common, Own, Roster, ServiceShared};
@@ -41,8 +41,8 @@ pub(super) struct Shared {
     pub(super) fronts: Fronts,
     /// What a service that comes is made with.
     pub(super) common: Common,
-    /// Guards that the C tor daemons have links to; written and read by the control core.
-    pub(super) daemon_guards: Mutex<BTreeMap<u16, Vec<String>>>,
+    /// What is known of the C tor daemons that this process runs, and the way to them.
+    pub(super) daemons: Told,
     /// Held while services change.
     pub(super) changing: Mutex<()>,
     /// Whether a new process takes over.
@@ -83,8 +83,8 @@ impl Shared {
             group,
             roster: Roster::new(services),
             fronts: Fronts::new(common.cores),
+            daemons: Told::new(common.daemons),
             common,
-            daemon_guards: Mutex::default(),
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
             guards,

@@ -10,9 +10,11 @@
 //! Runs on the control core, for as long as the process holds its state directory. A daemon that is
 //! gone has no points from that moment on; the publisher does the rest.
 
-use std::collections::{BTreeMap, HashMap};
+pub(super) mod told;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -121,11 +123,16 @@ fn cpus_beside(plan: &Plan, cpus: &[usize], daemons: usize) -> Vec<usize> {
     (0..daemons).map(|turn| order[turn % order.len()]).collect()
 }
 
+/// What daemon `number` is called.
+pub(super) fn label(number: u16) -> String {
+    format!("ctor-{number}")
+}
+
 /// The guests that so many daemons are to each service.
 pub(super) fn guests(daemons: u16) -> impl Iterator<Item = GuestConfig> {
     (1..=daemons).map(|number| GuestConfig {
         engine: Engine::Ctor,
-        label: format!("ctor-{number}"),
+        label: label(number),
         address: None,
         weight: 1,
     })
@@ -172,6 +179,13 @@ impl Shared {
         daemons.flat_map(|number| names.iter().map(move |name| listen(number, name))).collect()
     }
 
+    /// The daemon that leads to the listener at this address.
+    pub(super) fn daemon_of(&self, address: &BackendAddress) -> Option<u16> {
+        let BackendAddress::Unix(path) = address else { return None };
+        let directory = |number| Ctor::daemon_dir(&self.common.state_dir, number);
+        (1..=self.common.daemons).find(|number| path.parent() == Some(&*directory(*number)))
+    }
+
     /// What is counted at the listener of the daemon that is this guest of a service.
     pub(super) fn daemon_listen(
         &self,
@@ -201,14 +215,10 @@ impl Shared {
     }
 
     /// A daemon has links to these guards. Says so once, when it meets another daemon at one.
-    fn note_guards(&self, number: u16, guards: Vec<String>) {
-        let mut all = self.daemon_guards.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = shared_guards(&all);
-        all.insert(number, guards);
-        let now = shared_guards(&all);
-        if now > before {
+    fn note_guards(&self, number: u16, guards: &[String]) {
+        if let Some(shared) = self.daemons.note_guards(number, guards) {
             tracing::warn!(
-                "{now} guards have links from more than one C tor daemon: each sees several \
+                "{shared} guards have links from more than one C tor daemon: each sees several \
                  connections from this address, and may refuse their circuits"
             );
         }
@@ -225,9 +235,9 @@ impl Shared {
         let services = self.roster.all();
         let guests = services.iter().filter_map(|one| Some((one, guest(one, number)?)));
         match heard {
-            Heard::Guards { guards } => self.note_guards(number, guards.to_vec()),
+            Heard::Guards { guards } => self.note_guards(number, guards),
             Heard::Down { reason } => {
-                self.note_guards(number, Vec::new());
+                self.note_guards(number, &[]);
                 guests.for_each(|(one, guest)| {
                     let reason = Some((*reason).to_owned());
                     one.service.set_guest_state(guest, GuestState::Failed, reason);
@@ -256,15 +266,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// Guards that more than one daemon has a link to.
-fn shared_guards(all: &BTreeMap<u16, Vec<String>>) -> usize {
-    let mut links: BTreeMap<&String, usize> = BTreeMap::new();
-    for guard in all.values().flatten() {
-        *links.entry(guard).or_default() += 1;
-    }
-    links.values().filter(|links| **links > 1).count()
 }
 
 /// A service as a daemon carries it.
@@ -341,6 +342,7 @@ impl ControlCore {
                 }
             }
         };
+        let Some(closings) = self.shared.daemons.closings(settings.number) else { return };
         let mut readers = HashMap::new();
         let hear =
             |heard: Heard<'_>| self.shared.hear(settings.number, &heard, &mut readers, stack);
@@ -348,7 +350,7 @@ impl ControlCore {
             let _ = stop.wait_for(|stop| *stop).await;
         };
         tokio::select! {
-            () = daemon::run(&settings, seen, hear, stop) => {}
+            () = daemon::run(&settings, seen, closings, hear, stop) => {}
             () = follow => {}
         }
     }
@@ -367,16 +369,6 @@ mod tests {
         assert_eq!(cpus_beside(&plan, &[0, 1, 2, 3, 4], 4), [3, 4, 2, 1]);
         assert_eq!(cpus_beside(&plan, &[0, 1, 2], 3), [2, 1, 2]);
         assert!(cpus_beside(&plan, &[0, 1, 2], 0).is_empty());
-    }
-
-    #[test]
-    fn guards_are_shared_by_daemons_that_have_links_to_them() {
-        let of =
-            |guards: &[&str]| guards.iter().map(|one| (*one).to_owned()).collect::<Vec<String>>();
-        let mut all = std::collections::BTreeMap::from([(1, of(&["a", "b"])), (2, of(&["c"]))]);
-        assert_eq!(super::shared_guards(&all), 0);
-        all.insert(3, of(&["a", "b", "d"]));
-        assert_eq!(super::shared_guards(&all), 2);
     }
 
     #[test]

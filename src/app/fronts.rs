@@ -111,7 +111,9 @@ impl Shared {
             let passed = &self.common.sockets;
             let place = (occupied, passed);
             let prepared = Front::prepare(config.clone(), number, place, Arc::clone(&find))?;
-            Ok(Place::New(Box::new(prepared)))
+            let daemon = self.daemon_of(&config.address);
+            let closer = daemon.and_then(|daemon| self.daemons.closer(daemon));
+            Ok(Place::New(Box::new(prepared.closing_by(closer))))
         };
         wanted.iter().map(one).collect::<Result<_, _>>().map(Planned)
     }

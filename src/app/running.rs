@@ -99,8 +99,9 @@ impl Running {
 
     /// Close a client's circuit, with the streams in it; `false` when it is not open. Its id is
     /// what backends are told, by [`crate::plane::handler::HandlerStream::circuit_id`] or a PROXY
-    /// header.
-    pub fn close_circuit(&self, circuit: CircuitId) -> bool {
+    /// header. A circuit of a C tor daemon that this process runs is closed by the daemon, whose
+    /// answer is waited for, 3 s at most.
+    pub fn close_circuit(&self, circuit: CircuitId) -> impl Future<Output = bool> + Send + use<> {
         self.shared.close_circuit(circuit)
     }
 

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::control_core::Shared;
+use super::daemons;
 use super::roster::ServiceShared;
 use super::running::Order;
 #[cfg(feature = "admin")]
 use crate::admin::BackendRequest;
 use crate::admin::status::{
-    DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus, ServiceStatus,
-    VerificationStatus,
+    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus,
+    ServiceStatus, VerificationStatus,
 };
 #[cfg(feature = "admin")]
 use crate::admin::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
 #[cfg(feature = "admin")]
 use crate::base::redact::REDACTED;
 use crate::base::stream::CircuitId;
+use crate::limits;
 use crate::onion::Guest;
 use crate::onion::service::Seat;
 use crate::onion::status::{
@@ -48,6 +50,7 @@ impl Shared {
                 circuits_closed_total: self.common.overload.closed_total(),
             },
             links: self.links(),
+            daemons: self.daemon_links(),
             services: served.iter().map(|service| self.service(service)).collect(),
             listens: self.fronts.all().iter().map(|front| front.status()).collect(),
         }
@@ -94,9 +97,18 @@ impl Shared {
         futures::future::join_all(checks).await
     }
 
-    /// Close a client's circuit; whether it was open.
-    pub(super) fn close_circuit(&self, circuit: CircuitId) -> bool {
-        self.roster.all().iter().any(|one| one.service.close_circuit(circuit))
+    /// Close a client's circuit; whether it was open. What a daemon has to say is waited for.
+    pub(super) fn close_circuit(
+        &self,
+        circuit: CircuitId,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let closed = self.roster.all().iter().any(|one| one.service.close_circuit(circuit));
+        let told = self.fronts.all().iter().find_map(|front| front.close_circuit(circuit));
+        async move {
+            let Some(told) = told.filter(|_| !closed) else { return closed };
+            let patience = Duration::from_millis(limits::CTOR_CLOSE_MS_MAX);
+            matches!(tokio::time::timeout(patience, told).await, Ok(Ok(true)))
+        }
     }
 
     /// Say something of a client's circuit for so long, to every service; to how many. A circuit
@@ -112,6 +124,8 @@ impl Shared {
         for one in self.roster.all() {
             if verdict == Verdict::Banned && one.plane.closes_circuits() {
                 one.service.close_circuit(circuit);
+                // What a daemon says of it nobody waits for.
+                self.fronts.all().iter().for_each(|front| drop(front.close_circuit(circuit)));
             }
         }
         told
@@ -139,6 +153,13 @@ impl Shared {
             creates_refused_total: counted(record).map(|(_, refused)| refused),
         };
         records.iter().map(link).collect()
+    }
+
+    /// The daemons' links to guards.
+    fn daemon_links(&self) -> Vec<DaemonStatus> {
+        let guards = self.daemons.guards().into_iter();
+        let daemon = |(number, guards)| DaemonStatus { name: daemons::label(number), guards };
+        (1..).zip(guards).map(daemon).collect()
     }
 
     /// One service.

@@ -74,8 +74,8 @@ impl StatusSource for Desk {
         self.shared.set_verdict(request.circuit, request.verdict, request.lifetime)
     }
 
-    fn close_circuit(&self, circuit: CircuitId) -> bool {
-        self.shared.close_circuit(circuit)
+    fn close_circuit(&self, circuit: CircuitId) -> BoxFuture<'static, bool> {
+        self.shared.close_circuit(circuit).boxed()
     }
 
     fn succession(&self) -> Option<&dyn Succession> {

@@ -94,6 +94,10 @@ fn human(status: &ProcessStatus) -> String {
         text.push('\n');
     }
     text.push_str(&table(&links(status)));
+    if !status.daemons.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&daemons(status)));
+    }
     let skew = match status.clock_skew_ms {
         Some(skew) => format!("{skew} ms"),
         None => "not known".to_owned(),
@@ -218,6 +222,16 @@ fn links(status: &ProcessStatus) -> Rows {
             bytes(Some(one.bytes_in_total)),
             bytes(Some(one.bytes_out_total)),
         ]
+    }));
+    rows
+}
+
+/// The guards of the daemons that the process runs.
+fn daemons(status: &ProcessStatus) -> Rows {
+    let mut rows = vec![row(["daemon", "links to its guards"])];
+    rows.extend(status.daemons.iter().map(|one| {
+        let guards: Vec<String> = one.guards.iter().map(u64::to_string).collect();
+        vec![one.name.clone(), guards.join(" ")]
     }));
     rows
 }

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::{Control, ControlError};
 use super::process::Process;
@@ -78,6 +78,15 @@ pub enum Heard<'a> {
         /// A sentence without addresses.
         reason: &'a str,
     },
+}
+
+/// A client's circuit that shall close.
+#[derive(Debug)]
+pub struct Close {
+    /// Its number, as tor's PROXY line has it.
+    pub circuit: u32,
+    /// Told whether it was open; dropped, where the daemon is not there.
+    pub closed: oneshot::Sender<bool>,
 }
 
 /// Why a daemon serves nobody.
@@ -161,10 +170,12 @@ impl DaemonSettings {
 }
 
 /// Run a daemon until `stop` ends. `carried` may change: the daemon is told to read its torrc
-/// again, which leaves what has not changed alone.
+/// again, which leaves what has not changed alone. `closes` are circuits of the process that runs
+/// when they are read.
 pub async fn run(
     settings: &DaemonSettings,
     mut carried: watch::Receiver<Vec<Carried>>,
+    mut closes: mpsc::Receiver<Close>,
     mut hear: impl FnMut(Heard<'_>),
     stop: impl Future<Output = ()>,
 ) {
@@ -172,7 +183,7 @@ pub async fn run(
     let mut wait = Duration::from_millis(limits::CTOR_RESTART_MS_MIN);
     loop {
         let started = Instant::now();
-        let ended = run_once(settings, &mut carried, &mut hear, stop.as_mut()).await;
+        let ended = run_once(settings, &mut carried, &mut closes, &mut hear, stop.as_mut()).await;
         let Some(error) = ended else { return };
         if started.elapsed() >= Duration::from_secs(limits::CTOR_RAN_WELL_SECONDS) {
             wait = Duration::from_millis(limits::CTOR_RESTART_MS_MIN);
@@ -192,6 +203,7 @@ pub async fn run(
 async fn run_once(
     settings: &DaemonSettings,
     carried: &mut watch::Receiver<Vec<Carried>>,
+    closes: &mut mpsc::Receiver<Close>,
     hear: &mut impl FnMut(Heard<'_>),
     stop: impl Future<Output = ()>,
 ) -> Option<DaemonError> {
@@ -205,8 +217,10 @@ async fn run_once(
         Ok(process) => process,
         Err(error) => return Some(error),
     };
+    // Those of the process before it are gone.
+    while closes.try_recv().is_ok() {}
     let (up, is_up) = watch::channel(false);
-    let talk = converse(settings, now, carried, hear, up);
+    let talk = converse(settings, now, (carried, closes), hear, up);
     let mut talk = std::pin::pin!(talk);
     let mut stop = std::pin::pin!(stop);
     let end = loop {
@@ -253,7 +267,7 @@ fn ended_error(ended: io::Result<std::process::ExitStatus>, process: &mut Proces
 async fn converse(
     settings: &DaemonSettings,
     mut now: Vec<Carried>,
-    carried: &mut watch::Receiver<Vec<Carried>>,
+    (carried, closes): (&mut watch::Receiver<Vec<Carried>>, &mut mpsc::Receiver<Close>),
     hear: &mut impl FnMut(Heard<'_>),
     up: watch::Sender<bool>,
 ) -> DaemonError {
@@ -278,13 +292,20 @@ async fn converse(
             }
         }
         let least = tokio::time::Instant::now() + Duration::from_millis(limits::CTOR_LOOK_MS_MIN);
-        let changed = tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(limits::CTOR_LOOK_MS)) => false,
-            event = control.intro_circuit() => match event {
-                Ok(()) => false,
-                Err(error) => return error.into(),
-            },
-            changed = carried.changed() => changed.is_ok(),
+        let next = tokio::time::Instant::now() + Duration::from_millis(limits::CTOR_LOOK_MS);
+        let changed = loop {
+            let close = tokio::select! {
+                () = tokio::time::sleep_until(next) => break false,
+                event = control.intro_circuit() => match event {
+                    Ok(()) => break false,
+                    Err(error) => return error.into(),
+                },
+                changed = carried.changed() => break changed.is_ok(),
+                Some(close) = closes.recv() => close,
+            };
+            if let Err(error) = close_circuit(&mut control, close).await {
+                return error.into();
+            }
         };
         if changed {
             now = carried.borrow_and_update().clone();
@@ -357,6 +378,20 @@ async fn ask(
         }
         None => hear(Heard::NoDescriptor { name }),
     }
+    Ok(())
+}
+
+/// Close a circuit. tor knows it by the number that its PROXY line has.
+async fn close_circuit(control: &mut Control, close: Close) -> Result<(), ControlError> {
+    let Close { circuit, closed } = close;
+    let was_open = match control.command(&format!("CLOSECIRCUIT {circuit}")).await {
+        Ok(_) => true,
+        // It has closed already.
+        Err(ControlError::Refused { .. }) => false,
+        Err(error) => return Err(error),
+    };
+    // Nobody may wait for it.
+    let _ = closed.send(was_open);
     Ok(())
 }
 

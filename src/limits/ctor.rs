@@ -50,6 +50,13 @@ pub const CTOR_GUARDS_LOOK_MS: u64 = 30_000;
 /// Least time between two looks, when introduction circuits come and go.
 pub const CTOR_LOOK_MS_MIN: u64 = 200;
 
+/// Circuits that wait for a daemon to close them. More stay open, without the streams that they
+/// would be closed for.
+pub const CTOR_CLOSES_MAX: usize = 256;
+
+/// Longest wait for a daemon to say that it has closed a circuit.
+pub const CTOR_CLOSE_MS_MAX: u64 = 3_000;
+
 /// First and longest wait before a daemon that ended is started again.
 pub const CTOR_RESTART_MS_MIN: u64 = 1_000;
 /// See [`CTOR_RESTART_MS_MIN`].

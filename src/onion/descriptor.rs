@@ -91,6 +91,19 @@ fn size_max(points: usize, params: &NetParameters) -> usize {
     }
 }
 
+/// The points in the order of their keys: an order that says nothing of instances, and stays as long
+/// as the points do. C tor's client finds a point by its relay (`hs_client.c`,
+/// `find_desc_intro_point_by_legacy_id`), so of two at one relay it only ever uses the first: which
+/// one that is shall be chance, and not always the instance with the lower number.
+fn shuffled(points: &[(usize, IntroPointDesc)]) -> Vec<IntroPointDesc> {
+    let mut points: Vec<IntroPointDesc> = points.iter().map(|(_, point)| point.clone()).collect();
+    points.sort_by_cached_key(|point| {
+        let key: &tor_llcrypto::pk::ed25519::PublicKey = point.ipt_sid_key().as_ref();
+        *key.as_bytes()
+    });
+    points
+}
+
 /// Build and sign the descriptor of one period, from points with the numbers of their instances,
 /// at most [`limits::INTRO_POINTS_MAX`]. `congestion_control`: whether every one of them does it.
 ///
@@ -108,7 +121,7 @@ pub fn build(
     if count > usize::from(limits::INTRO_POINTS_MAX) {
         return Err(DescriptorError::TooManyPoints { count, max: limits::INTRO_POINTS_MAX });
     }
-    let points: Vec<IntroPointDesc> = points.iter().map(|(_, point)| point.clone()).collect();
+    let points = shuffled(points);
     let mut rng = rand::rng();
     let expiry = now + Duration::from_secs(limits::DESCRIPTOR_CERT_LIFETIME_SECONDS);
     let signing = HsDescSigningKeypair::from(ed25519::Keypair::generate(&mut rng));

@@ -22,6 +22,8 @@ use socket2::SockRef;
 
 use super::Meter;
 use super::buffers::Buffer;
+use super::front::Circuit;
+use super::gate::Refused;
 use super::idle::Idle;
 use super::pipes::LentPipe;
 use super::stream::StreamOutcome;
@@ -205,11 +207,13 @@ struct Forward {
     half: bool,
     /// Set where it may not be without bytes for ever.
     idle: Option<Idle>,
+    /// Whether its circuit shall close: it has gone over a limit.
+    closes: bool,
 }
 
 /// Carry bytes both ways until both sides are done. The backend gets `preface` first.
 pub(super) async fn forward(
-    client: KernelSocket,
+    (client, circuit): (KernelSocket, &Circuit),
     backend: KernelSocket,
     preface: Option<Buffer>,
     meter: Meter,
@@ -224,11 +228,15 @@ pub(super) async fn forward(
         patience,
         half: false,
         idle: patience.idle.map(Idle::new),
+        closes: false,
     };
     let outcome = std::future::poll_fn(|cx| forward.poll(cx)).await;
     if matches!(outcome, StreamOutcome::BackendDied | StreamOutcome::OverLimit) {
         // Half an answer shall not look like a whole one. A unix socket has no reset.
         let _ = SockRef::from(&forward.client).set_linger(Some(Duration::ZERO));
+    }
+    if forward.closes {
+        circuit.close();
     }
     outcome
 }
@@ -250,8 +258,8 @@ impl Forward {
                 self.meter.add_in(from_client).and(self.meter.add_out(to_client))
             }
         };
-        if within.is_err() {
-            // The circuit is not ours to close.
+        if let Err(Refused { close }) = within {
+            self.closes = close;
             return Poll::Ready(StreamOutcome::OverLimit);
         }
         match (inward, outward) {

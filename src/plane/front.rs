@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::io::{AsyncRead, AsyncWrite};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::Plane;
 use super::handoff::{Arrival, Handoff, Live};
@@ -64,6 +64,8 @@ pub struct Front {
     passed: bool,
     /// Finds the service's plane.
     find: Arc<FindPlane>,
+    /// Closes a circuit, where that is ours to do.
+    close: Option<Arc<CloseCircuit>>,
     /// Streams and bytes.
     counters: Arc<InstanceCounters>,
     /// Connections that were accepted.
@@ -108,7 +110,17 @@ pub struct FrontError {
 #[derive(Debug)]
 pub struct Prepared(Front);
 
+/// Has the circuit with this number closed by whoever has it, who says whether it was open; where
+/// nobody can tell, the sender goes.
+pub type CloseCircuit = dyn Fn(u32) -> oneshot::Receiver<bool> + Send + Sync;
+
 impl Prepared {
+    /// One whose clients' circuits can be closed.
+    #[must_use]
+    pub fn closing_by(self, close: Option<Arc<CloseCircuit>>) -> Prepared {
+        Prepared(Front { close, ..self.0 })
+    }
+
     /// Be there for whoever connects: where another has the unix socket, in its place.
     ///
     /// # Errors
@@ -156,6 +168,7 @@ impl Front {
             place,
             passed: is_passed,
             find,
+            close: None,
             counters: Arc::default(),
             accepted_total: AtomicU64::new(0),
             headers_refused_total: AtomicU64::new(0),
@@ -168,6 +181,12 @@ impl Front {
     /// Its number among listeners.
     pub fn number(&self) -> u16 {
         self.number
+    }
+
+    /// Close a client's circuit, if it may be one of this listener's and those can be closed.
+    pub fn close_circuit(&self, circuit: CircuitId) -> Option<oneshot::Receiver<bool>> {
+        let close = self.close.as_ref().filter(|_| circuit.instance == self.instance)?;
+        Some(close(circuit.serial))
     }
 
     /// What was configured.
@@ -303,7 +322,8 @@ impl Front {
         // Whatever the header calls it: circuits of two listeners, or of an instance, are two.
         let circuit = CircuitId { instance: self.instance, serial };
         let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
-        let client = FrontClient { socket, live };
+        let close = facts.circuit.and(self.close.clone()).map(|close| (close, serial));
+        let client = FrontClient { socket, live, circuit: Circuit(close) };
         let incoming = FrontStream { client, circuit, virtual_port };
         // What became of the stream is in the counters.
         let _ = plane.serve_socket(incoming, &self.counters, self.instance).await;
@@ -436,8 +456,7 @@ impl IncomingStream for FrontStream {
     }
 
     fn close_circuit(self) {
-        // The circuit is the daemon's.
-        reset(&self.client.socket);
+        self.client.close_circuit();
     }
 }
 
@@ -447,18 +466,37 @@ pub(super) struct FrontClient {
     socket: KernelSocket,
     /// That its core serves it.
     live: Live,
+    /// Its circuit.
+    circuit: Circuit,
+}
+
+/// A client's circuit: whoever has it closes it, where that is ours to have done.
+pub(super) struct Circuit(Option<(Arc<CloseCircuit>, u32)>);
+
+impl Circuit {
+    /// Have it closed. The stream ends whatever becomes of it.
+    pub(super) fn close(&self) {
+        if let Some((close, serial)) = &self.0 {
+            drop(close(*serial));
+        }
+    }
 }
 
 impl FrontClient {
-    /// Its connection, and what counts it.
-    pub(super) fn into_parts(self) -> (KernelSocket, Live) {
-        (self.socket, self.live)
+    /// Its connection, what counts it, and its circuit.
+    pub(super) fn into_parts(self) -> (KernelSocket, Live, Circuit) {
+        (self.socket, self.live, self.circuit)
     }
 }
 
 impl ClientStream for FrontClient {
     fn abort(self, _: EndReason) {
         reset(&self.socket);
+    }
+
+    fn close_circuit(self) {
+        reset(&self.socket);
+        self.circuit.close();
     }
 }
 

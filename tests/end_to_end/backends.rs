@@ -48,7 +48,7 @@ fn backend(service: &Service, words: &[&str]) -> (bool, String) {
 }
 
 /// `rustbalance ...`: whether it worked, and what it said.
-fn rustbalance(service: &Service, words: &[&str]) -> (bool, String) {
+pub fn rustbalance(service: &Service, words: &[&str]) -> (bool, String) {
     let socket = state_dir(service).join("admin.sock");
     let output = Command::new(env!("CARGO_BIN_EXE_rustbalance"))
         .args(words)

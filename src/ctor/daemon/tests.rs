@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Carried, DaemonSettings, Heard, run};
+use super::{Carried, Close, DaemonSettings, Heard, run};
 use crate::ctor::torrc::{HiddenPort, HiddenService};
 
 /// Somebody's address, as tor looks at the checksum.
@@ -83,6 +83,7 @@ async fn a_daemon_that_is_killed_comes_back_and_one_that_is_told_to_stop_ends() 
     let torrc = settings.directory.join("torrc");
     let (services, seen) = watch::channel(vec![carried(&settings, "a")]);
     let (hear, mut heard) = mpsc::channel(1000);
+    let (close, closes) = mpsc::channel(10);
     let (stop, mut stopped) = watch::channel(false);
     let hear = move |one: Heard<'_>| {
         // Nobody listens any more when the test fails.
@@ -91,11 +92,14 @@ async fn a_daemon_that_is_killed_comes_back_and_one_that_is_told_to_stop_ends() 
     let stopping = async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let running = run(&settings, seen, hear, stopping);
+    let running = run(&settings, seen, closes, hear, stopping);
     let test = async {
         // Without a network there are none.
         wait_for(&mut heard, "0 guards").await;
         wait_for(&mut heard, "none a").await;
+        let (closed, told) = oneshot::channel();
+        close.send(Close { circuit: 4_242, closed }).await.expect("it runs");
+        assert_eq!(told.await, Ok(false), "it has no such circuit");
         let first = process_of(&torrc).expect("it runs");
         kill(first, Signal::SIGKILL).expect("it runs");
         let down = wait_for(&mut heard, "down").await;
@@ -126,10 +130,11 @@ async fn a_daemon_that_refuses_its_configuration_says_why() {
     let Some(settings) = settings(root.path(), "NoSuchOption 1") else { return };
     let (_services, seen) = watch::channel(vec![carried(&settings, "a")]);
     let (hear, mut heard) = mpsc::channel(1000);
+    let (_close, closes) = mpsc::channel(10);
     let hear = move |one: Heard<'_>| {
         let _ = hear.try_send(told(&one));
     };
-    let running = run(&settings, seen, hear, std::future::pending());
+    let running = run(&settings, seen, closes, hear, std::future::pending());
     tokio::select! {
         () = running => panic!("it is started again and again"),
         down = wait_for(&mut heard, "down") => {

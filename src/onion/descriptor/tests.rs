@@ -67,6 +67,22 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
 }
 
 #[test]
+fn the_order_of_points_says_nothing_of_instances_and_stays() {
+    let mut points = points(20);
+    let order = |points: &[(usize, IntroPointDesc)]| -> Vec<usize> {
+        let number = |point: &IntroPointDesc| {
+            points.iter().position(|(_, one)| one.ipt_sid_key() == point.ipt_sid_key())
+        };
+        super::shuffled(points).iter().map(|one| number(one).expect("it is one of them")).collect()
+    };
+    let there = order(&points);
+    assert_ne!(there, (0..20).collect::<Vec<_>>(), "one in two trillion million");
+    points.reverse();
+    let back: Vec<usize> = order(&points).iter().map(|at| 19 - at).collect();
+    assert_eq!(back, there);
+}
+
+#[test]
 fn twenty_points_fit_and_twenty_one_are_refused() {
     let keys = keys();
     let now = SystemTime::now();

@@ -22,8 +22,8 @@ const TOLD: &str = "RUSTBALANCE_TEST_SHORTAGE";
 /// Descriptors that are left, about: two for each stream, and one that is of no use.
 const LEFT: u64 = 21;
 /// After so long without a refusal one more is left: an even number is used up by streams that are
-/// served, and then everybody else waits in the kernel's queue. Which it is, nobody can tell before:
-/// a core closes what it has no more use for in its own time.
+/// served, and then everybody else waits in the kernel's queue. Which of the two it is, nobody can
+/// tell before: a core closes what it has no more use for in its own time.
 const EVEN: Duration = Duration::from_secs(1);
 /// Clients at once: more than can be served.
 const CLIENTS: usize = 60;
