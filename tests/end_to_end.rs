@@ -20,6 +20,8 @@ mod daemon;
 mod daemons;
 #[path = "end_to_end/descriptor.rs"]
 mod descriptor;
+#[path = "support/drop_in.rs"]
+mod drop_in;
 #[path = "end_to_end/embed.rs"]
 mod embed;
 #[path = "end_to_end/faults.rs"]
@@ -30,6 +32,8 @@ mod filter;
 mod listeners;
 #[path = "end_to_end/machine.rs"]
 mod machine;
+#[path = "end_to_end/onionbalance.rs"]
+mod onionbalance;
 #[expect(dead_code, reason = "shared with the long tests, which use all of it")]
 #[path = "end_to_end/recovery.rs"]
 mod recovery;

@@ -4,19 +4,20 @@
 //! Addresses that nobody has published yet tell how long each program needs from its start until a
 //! client is answered, in turn over the same two instances.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+#[path = "support/drop_in.rs"]
+mod drop_in;
+
+use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rustbalance_lab::client::{random_file, sha256};
 use rustbalance_lab::{Client, Frontend, Lab, LabOptions, OnionService, Size, wait_until};
 use serde_json::Value;
+
+use drop_in::{DropIn, told};
 
 /// Each program's starts that are timed: addresses of their own, since what one has published is
 /// there for the next.
@@ -28,81 +29,6 @@ const SECONDS_MAX: u64 = 240;
 const RENEWED_SECONDS_MAX: u64 = 180;
 /// Clients that ask at the same time: each asks an HSDir that has nothing only every few seconds.
 const CLIENTS: usize = 3;
-
-/// A RustBalance in OnionBalance's place. Ended with SIGKILL when dropped.
-struct DropIn {
-    /// Its process.
-    child: Child,
-    /// Its state directory.
-    state: PathBuf,
-    /// What it wrote so far.
-    log: Arc<Mutex<String>>,
-}
-
-impl DropIn {
-    /// Start it with OnionBalance's file; only the private network is not in there.
-    fn start(lab: &Lab, frontend: &Frontend, dir: &Path) -> DropIn {
-        let state = dir.join("state");
-        let base = dir.join("base.toml");
-        let text = format!(
-            "state_dir = \"{}\"\n[arti.vanguards]\nmode = \"lite\"\n{}",
-            state.display(),
-            lab.arti_toml()
-        );
-        std::fs::write(&base, text).expect("the directory is writable");
-        let mut child = lab
-            .command(env!("CARGO_BIN_EXE_rustbalance"))
-            .args(["run", "--onionbalance"])
-            .arg(&frontend.config)
-            .arg("--config")
-            .arg(&base)
-            .env("ONIONBALANCE_TOR_CONTROL_SOCKET", "/run/tor/control")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary was built");
-        lab.keep(child.id()).expect("the process runs");
-        let log = Arc::new(Mutex::new(String::new()));
-        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("piped"));
-        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("piped"));
-        for from in [out, err] {
-            let log = Arc::clone(&log);
-            std::thread::spawn(move || {
-                for line in BufReader::new(from).lines().map_while(Result::ok) {
-                    let mut log = log.lock().expect("nobody panics with the log");
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            });
-        }
-        DropIn { child, state, log }
-    }
-
-    /// What it wrote so far.
-    fn log(&self) -> String {
-        self.log.lock().expect("nobody panics with the log").clone()
-    }
-
-    /// Its status, once it answers.
-    fn status(&self) -> Option<Value> {
-        let socket = self.state.join("admin.sock");
-        serde_json::to_value(rustbalance::admin::client::status(&socket).ok()?).ok()
-    }
-
-    /// Send a signal.
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pids are small"));
-        kill(pid, signal).expect("it runs");
-    }
-}
-
-impl Drop for DropIn {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The private network, a page behind two C tor instances, and clients.
 struct Site {
@@ -192,14 +118,6 @@ impl Site {
 /// What OnionBalance wrote.
 fn log_of(frontend: &Frontend) -> String {
     std::fs::read_to_string(frontend.config.with_file_name("log")).unwrap_or_default()
-}
-
-/// What a program tells on its status socket.
-fn told(socket: &Path) -> Value {
-    let mut text = String::new();
-    let mut stream = UnixStream::connect(socket).expect("somebody listens");
-    stream.read_to_string(&mut text).expect("it is UTF-8, and ends");
-    serde_json::from_str(&text).expect("it is JSON")
 }
 
 /// The keys of an object, in order; of every object in it as well.
@@ -313,7 +231,7 @@ fn it_takes_over_with_the_same_files_and_clients_go_on() {
     site.answered_after(Instant::now(), &frontend.hostname, &site.clients(), &log);
     // What OnionBalance needs after its instances have begun anew: the measure for ours.
     let they = site.restart_instances(&frontend.hostname, &log);
-    let theirs = told(&frontend.status_socket);
+    let theirs = told(&frontend.status_socket).expect("it tells");
 
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let (drop_in, answered, failed) = take_over(&site, &frontend, dir.path(), || {
@@ -324,7 +242,7 @@ fn it_takes_over_with_the_same_files_and_clients_go_on() {
     assert!(drop_in.log().contains("ONIONBALANCE_TOR_CONTROL_SOCKET: it has no effect"));
 
     // What watched OnionBalance finds everything where it was.
-    let ours = told(&frontend.status_socket);
+    let ours = told(&frontend.status_socket).expect("it tells");
     assert_eq!(all_keys(&ours), all_keys(&theirs), "{ours:#}\n{theirs:#}");
     for (path, index) in [("onionAddress", 0), ("publishAttemptFirstDescriptor", 1)] {
         let text = |one: &Value| one["services"][0][path].as_str().map(str::to_owned);
@@ -346,7 +264,7 @@ fn it_takes_over_with_the_same_files_and_clients_go_on() {
     std::fs::write(&frontend.config, yaml.replace(&gone, "")).expect("it is writable");
     drop_in.signal(Signal::SIGHUP);
     wait_until("one instance is left", SECONDS_MAX, || {
-        let told = told(&frontend.status_socket);
+        let told = told(&frontend.status_socket)?;
         let instances = told["services"][0]["instances"].as_array()?.clone();
         (instances.len() == 1).then_some(())
     })
