@@ -38,6 +38,13 @@ pub struct Frontend {
     pub status_socket: PathBuf,
 }
 
+impl Frontend {
+    /// Where OnionBalance writes its log.
+    pub fn log(&self) -> PathBuf {
+        self.config.with_file_name("log")
+    }
+}
+
 /// A running OnionBalance.
 #[derive(Debug)]
 pub struct OnionBalance {
@@ -118,7 +125,7 @@ impl Lab {
         let (frontends, services) = self.balanced(1, instances, ports)?;
         let frontend = frontends.first().context("one frontend was made")?;
         let tor = self.client_with("onionbalance", "")?;
-        Ok((self.start_onionbalance(frontend, &tor)?, services))
+        Ok((self.start_onionbalance(frontend, &tor, "warning")?, services))
     }
 
     /// Make so many onion addresses with OnionBalance's configuration, which nobody publishes yet,
@@ -160,21 +167,25 @@ impl Lab {
         Ok((made.iter().map(frontend).collect::<Result<_>>()?, services))
     }
 
-    /// Start Debian's OnionBalance for a frontend, through `tor`.
+    /// Start Debian's OnionBalance for a frontend, through `tor`. It logs what is worth `level`
+    /// (`warning` is its default; `debug` tells its revision counters) to [`Frontend::log`].
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start_onionbalance(&self, frontend: &Frontend, tor: &Client) -> Result<OnionBalance> {
+    pub fn start_onionbalance(
+        &self,
+        frontend: &Frontend,
+        tor: &Client,
+        level: &str,
+    ) -> Result<OnionBalance> {
         let crate::control::ControlAddress::Tcp(control) = tor.control_address().clone() else {
             bail!("OnionBalance needs a lab without namespaces");
         };
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(frontend.config.with_file_name("log"))?;
+        let log = std::fs::File::options().create(true).append(true).open(frontend.log())?;
         let mut command = self.command("onionbalance");
         command
-            .args(["--is-testnet", "-i", "127.0.0.1", "-p", &control.port().to_string(), "-c"])
+            .args(["--is-testnet", "-i", "127.0.0.1", "-p", &control.port().to_string()])
+            .args(["-v", level, "-c"])
             .arg(&frontend.config)
             .stdout(Stdio::null())
             .stderr(log);
@@ -240,16 +251,24 @@ impl Lab {
 }
 
 impl OnionBalance {
-    /// Stop it, as systemd does, and wait until it has ended.
+    /// Stop it, as systemd does, and wait until it has ended. OnionBalance 0.2.2 sometimes does not
+    /// end at SIGTERM; systemd kills it then, after 90 seconds.
     ///
     /// # Errors
     /// When it does not end.
     pub fn stop(&self) -> Result<()> {
+        use nix::sys::signal::{Signal, kill};
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid)?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
-        wait_until("OnionBalance ends", 20, || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        let ends = |seconds| {
+            wait_until("OnionBalance ends", seconds, || {
+                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                (stat.is_empty() || stat.contains(") Z ")).then_some(())
+            })
+        };
+        kill(pid, Signal::SIGTERM)?;
+        ends(20).or_else(|_| {
+            kill(pid, Signal::SIGKILL)?;
+            ends(20)
         })
     }
 }
