@@ -237,7 +237,7 @@ impl Shared {
             intro_points: points,
             name: None,
             address: None,
-            reason: None,
+            reason: seat.given_up().map(str::to_owned),
             received_at: None,
             changed_at: None,
             introductions_total: Some(counters.introductions_total()),

@@ -30,6 +30,14 @@ pub const WELLNESS_LOOK_MS: u64 = 1_000;
 /// a backend's restart.
 pub const WELLNESS_MS: u64 = 10_000;
 
+/// For this long an instance has to be without overload until it has its share again: clients come
+/// back within seconds of a publication, and a descriptor more each time it tips over is the price.
+pub const OVERLOAD_RECOVERY_MS: u64 = 60_000;
+
+/// For this long after an introduction was dropped its instance counts as overloaded: less than
+/// [`WELLNESS_MS`], so that one burst alone is no reason to publish.
+pub const OVERLOAD_DROPPED_MS: u64 = 5_000;
+
 /// Link specifiers of another's introduction point: IPv4, IPv6 and two identities.
 pub const LINK_SPECIFIERS_MAX: usize = 4;
 
@@ -59,6 +67,8 @@ pub const PROBE_MS_MAX: u64 = 30_000;
 /// and a MAC.
 pub const PROBE_BODY_BYTES: usize = 32 + 246 + 32;
 
+const _: () = assert!(WELLNESS_LOOK_MS < OVERLOAD_DROPPED_MS && OVERLOAD_DROPPED_MS < WELLNESS_MS);
+const _: () = assert!(WELLNESS_MS < OVERLOAD_RECOVERY_MS);
 const _: () = assert!(REMOTE_INTERVAL_SECONDS_MIN_DEFAULT <= REMOTE_INTERVAL_SECONDS_MAX_DEFAULT);
 const _: () = assert!(REMOTE_INTERVAL_SECONDS_MAX_DEFAULT <= REMOTE_INTERVAL_SECONDS_MAX);
 const _: () = assert!(REMOTE_INTERVAL_SECONDS_CALM_MIN <= REMOTE_INTERVAL_SECONDS_MIN_DEFAULT);

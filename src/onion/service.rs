@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | subcredentials | control core, before a period's first upload | every core |
 //! | points of a seat | that seat's core | control core |
+//! | whether a seat gives up its share | control core | control core, status |
 //! | points and state of a guest | control core | control core, status |
 //! | cookies | every core | every core |
 //! | relays in use | every core that looks for a relay | the same |
@@ -46,6 +47,8 @@ pub struct Seat {
     points: Mutex<Arc<Vec<IntroPointDesc>>>,
     /// Whether the instance runs: a core that died gets no work.
     alive: AtomicBool,
+    /// Why it leaves its share of the points to others, while it does. For the control core.
+    given_up: Mutex<Option<&'static str>>,
     /// Client circuits that are open.
     pub(super) circuits: OpenCircuits,
 }
@@ -118,6 +121,11 @@ impl Seat {
         self.alive.load(Ordering::Relaxed)
     }
 
+    /// Why it leaves its share of the points to others, while it does.
+    pub fn given_up(&self) -> Option<&'static str> {
+        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Say whether the instance runs. Set by its own core.
     pub fn set_alive(&self, alive: bool) {
         self.alive.store(alive, Ordering::Relaxed);
@@ -138,6 +146,7 @@ impl Service {
             rendezvous: Mailbox::new(limits::RENDEZVOUS_WAITING_MAX),
             points: Mutex::default(),
             alive: AtomicBool::new(false),
+            given_up: Mutex::default(),
             circuits: OpenCircuits::default(),
         };
         Arc::new(Service {
@@ -169,8 +178,12 @@ impl Service {
 
     /// What there is to merge: every instance with its points, by number.
     pub(super) fn hands(&self) -> Vec<Hand<IntroPointDesc>> {
-        let local = self.local_percent.load(Ordering::Relaxed);
-        let seats = self.seats.iter().map(|seat| (seat.points(), 1, local));
+        let local = self.local_percent();
+        let seat = |seat: &Arc<Seat>| {
+            let percent = if seat.given_up().is_some() { 0 } else { local };
+            (seat.points(), 1, percent)
+        };
+        let seats = self.seats.iter().map(seat);
         let guest = |guest: &Arc<Guest>| {
             let here = if guest.config.engine == Engine::Remote { 100 } else { local };
             (guest.points(), guest.config.weight, guest.percent().min(here))
@@ -235,6 +248,24 @@ impl Service {
         if self.local_percent.swap(percent, Ordering::Relaxed) != percent {
             self.points_changed.notify_one();
         }
+    }
+
+    /// See [`Self::set_local_percent`].
+    pub fn local_percent(&self) -> u8 {
+        self.local_percent.load(Ordering::Relaxed)
+    }
+
+    /// Say why an in-process instance leaves its share of the points to others, if it does; whether
+    /// that changes anything. On the control core alone.
+    pub fn set_given_up(&self, instance: usize, why: Option<&'static str>) -> bool {
+        let Some(seat) = self.seats.get(instance) else { return false };
+        let mut given_up = seat.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = given_up.is_some() != why.is_some();
+        *given_up = why;
+        if changed {
+            self.points_changed.notify_one();
+        }
+        changed
     }
 
     /// Whether every instance with points does congestion control with this `cc_sendme_inc`, as
