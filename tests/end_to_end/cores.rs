@@ -115,10 +115,12 @@ fn a_core_that_dies_is_started_again_with_new_points() {
     let instance = || service.service_status()["instances"][1].clone();
     wait_until("points of both", 30, || (instance()["intro_points"] == 3).then_some(()))
         .expect("the points come up");
-    wait_until("the fault", 30, || service.log().contains("the core died").then_some(()))
-        .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
-    // Changes are collected for a second, so these still name its points.
-    let (died, named) = (Instant::now(), service.service_status()["descriptors"].clone());
+    // The panic's own words, before anything is cleaned up.
+    let dies = || service.log().contains("a fault that a test has asked for").then_some(());
+    wait_until("the fault", 30, dies).unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    let died = Instant::now();
+    // Changes are collected for a second, so these still name its points; newer ones do not.
+    let named = service.service_status()["descriptors"].clone();
     wait_until("descriptors without it", 60, || {
         let status = service.service_status();
         let now = status["descriptors"].as_array()?;
@@ -131,7 +133,9 @@ fn a_core_that_dies_is_started_again_with_new_points() {
         (!now.is_empty() && now.iter().all(newer)).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
-    eprintln!("no HSDir has a descriptor with the dead core's points after {:?}", died.elapsed());
+    // Promised: 5 s. Printed, since a loaded machine decides nothing.
+    eprintln!("every HSDir has descriptors without the dead instance after {:.1?}", died.elapsed());
+    assert!(service.log().contains("the core died"), "{}", service.log());
     // Its links went with it, and with them circuits of the other instance: these are made anew,
     // and until then clients may find nobody.
     let mut in_a_row = 0;
