@@ -1,15 +1,19 @@
 //! Two time periods and two shared random values come and go (8 minutes each in the lab) while
 //! clients fetch: none fails. A new network has no shared random value for its first minutes, and
 //! the specified stand-in is used: that it is replaced by a value is one change more.
+//!
+//! Beside it a service whose instances are one of this process and two C tor daemons, which close
+//! all their introduction points when the shared random value changes.
 
 #[path = "end_to_end/service.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustbalance_lab::{Lab, Size};
+use rustbalance_lab::{Lab, Size, wait_until};
 use service::{Service, Spec};
 
 /// Longer than two periods of 8 minutes.
@@ -18,6 +22,26 @@ const SECONDS: u64 = 20 * 60;
 const SECONDS_MAX: u64 = 36 * 60;
 /// Values that have to be seen, so that one follows another twice.
 const SHARED_RANDOMS: usize = 3;
+
+/// One in so many requests may fail where daemons serve, too: between the moment at which tor
+/// closes a daemon's points and the next descriptor, a client may come to know only those.
+const DAEMONS_SERVE: usize = 100;
+
+/// A service with two daemons. `root` has what lasts as long.
+fn with_daemons(lab: &Lab, root: &Path) -> Service {
+    let extra = root.join("extra");
+    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
+    let extra = extra.display().to_string();
+    let port_lines = format!("[ctor]\ninstances = 2\nextra_torrc = {extra:?}\n");
+    let service = Service::start(lab, &Spec { instances: 1, port_lines, ..Spec::default() });
+    wait_until("the daemons serve", 180, || {
+        let status = service.service_status();
+        let all = status["instances"].as_array()?.clone();
+        all.iter().all(|one| one["state"] == "serving").then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    service
+}
 
 /// A shared random value of the consensus, if it has one.
 fn shared_random(consensus: &str, which: &str) -> Option<String> {
@@ -30,9 +54,12 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
     let lab = Lab::shared(Size::Small).expect("a lab can be had");
     let client = lab.client("rotation").expect("a client starts");
     let service = Service::start(&lab, &Spec::default());
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let mixed = with_daemons(&lab, root.path());
+    let mut mixed_failed = Vec::new();
     let started = Instant::now();
     let (mut periods, mut revisions) = (BTreeSet::new(), BTreeSet::new());
-    let (mut fetched, mut failed) = (0_u32, Vec::new());
+    let (mut fetched, mut failed) = (0_usize, Vec::new());
     let mut randoms: Vec<String> = Vec::new();
     let (least, most) = (Duration::from_secs(SECONDS), Duration::from_secs(SECONDS_MAX));
     let goes_on = |randoms: &[String]| match started.elapsed() {
@@ -43,6 +70,9 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
         fetched += 1;
         if let Err(error) = client.fetch_fresh(&service.onion, 80, "/") {
             failed.push(format!("after {} s: {error:#}", started.elapsed().as_secs()));
+        }
+        if let Err(error) = client.fetch_fresh(&mixed.onion, 80, "/") {
+            mixed_failed.push(format!("after {} s: {error:#}", started.elapsed().as_secs()));
         }
         let status = service.service_status();
         for one in status["descriptors"].as_array().expect("a list") {
@@ -64,6 +94,14 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
     assert!(revisions.len() >= 4, "{revisions:?}");
     assert!(randoms.len() >= SHARED_RANDOMS, "{randoms:?}");
     assert!(fetched > 200, "{fetched}");
+    let streams: Vec<u64> = mixed.service_status()["instances"]
+        .as_array()
+        .map(|all| all.iter().filter_map(|one| one["streams_total"].as_u64()).collect())
+        .unwrap_or_default();
+    println!(
+        "with daemons: {} of {fetched} failed, streams by instance {streams:?}: {mixed_failed:?}",
+        mixed_failed.len()
+    );
     println!("{fetched} requests, periods {periods:?}, {} shared random values", randoms.len());
     assert!(
         failed.is_empty(),
@@ -71,4 +109,6 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
         failed.len(),
         service.log()
     );
+    assert!(mixed_failed.len() * DAEMONS_SERVE <= fetched, "{}", mixed.log());
+    assert!(streams[1..].iter().sum::<u64>() > 0, "no daemon was met: {streams:?}");
 }
