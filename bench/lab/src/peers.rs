@@ -112,6 +112,18 @@ impl Lab {
         Ok(Haproxy { pid: child.id() })
     }
 
+    /// Run a tor with this torrc on a CPU, in the foreground whatever it says; its process.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn tor(&self, torrc: &Path, cpu: usize) -> Result<u32> {
+        // taskset becomes tor: it is one process.
+        let mut command = self.command("taskset");
+        command.args(["-c", &cpu.to_string(), "tor", "--quiet", "-f"]).arg(torrc);
+        command.args(["--RunAsDaemon", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(self.keeper().spawn(&mut command)?.id())
+    }
+
     /// Start Debian's OnionBalance over `instances` new C tor onion services, each of which leads
     /// to the targets of `ports` (see [`OnionServiceSpec`]). It is reachable some 30 s later.
     ///

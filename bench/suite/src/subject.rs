@@ -2,16 +2,16 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustbalance_lab::{OnionService, OnionServiceSpec, free_port};
+use rustbalance_lab::{Frontend, OnionService, OnionServiceSpec, free_port};
 
 use crate::cost::Tree;
 use crate::inside::Inside;
-use crate::site::{SINK, Site, WEB};
+use crate::site::Site;
 
 /// What can be compared. All with vanguards lite unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,23 +180,13 @@ fn start_rustbalance(
     vanguards: &str,
     io: &'static str,
 ) -> Result<Subject> {
-    let turn = free_port()?;
-    let dir = site.lab.dir().join(format!("rustbalance-{turn}"));
-    std::fs::create_dir_all(&dir)?;
-    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
+    let dir = new_directory(site, "rustbalance")?;
     let config = dir.join("rustbalance.toml");
-    let ports: String = site
-        .targets()
-        .iter()
-        .map(|(port, target)| {
-            format!("[[service.port]]\nvirtual = {port}\nbackends = [\"{target}\"]\n")
-        })
-        .collect();
     let text = format!(
-        "state_dir = \"{}\"\n[[service]]\nname = \"main\"\n{ports}\
-         [turbo]\ninstances = {instances}\nstacks = {stacks}\n\
+        "state_dir = \"{}\"\n{}[turbo]\ninstances = {instances}\nstacks = {stacks}\n\
          [arti.vanguards]\nmode = \"{vanguards}\"\n{}",
         dir.join("state").display(),
+        service(site),
         site.lab.arti_toml()
     );
     std::fs::write(&config, text)?;
@@ -207,12 +197,7 @@ fn start_rustbalance(
 ///
 /// # Errors
 /// When it ends before it is ready; with its log.
-fn run_rustbalance(
-    name: String,
-    site: &Site,
-    config: &std::path::Path,
-    io: &'static str,
-) -> Result<Subject> {
+fn run_rustbalance(name: String, site: &Site, config: &Path, io: &'static str) -> Result<Subject> {
     let log = config.with_extension("log");
     let program = site.rustbalance.to_str().context("the path is not UTF-8")?;
     let started = Instant::now();
@@ -257,29 +242,61 @@ fn start_c_tor(name: String, site: &Site) -> Result<Subject> {
     Ok(Subject { name, onion, tree, ready: None, child: None, again: Again::CTor(service) })
 }
 
-/// Start what people run today.
+/// Start what people run today, as `rustbalance ctor generate` writes it.
 fn start_classic(name: String, site: &Site, daemons: usize) -> Result<Subject> {
-    let mut config = String::from(
-        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 300s\n  \
-         timeout server 300s\n",
-    );
-    let mut ports = Vec::new();
-    for (port, target) in site.targets() {
-        let listen = free_port()?;
-        let what = if port == WEB { "web" } else { "sink" };
-        config.push_str(&format!(
-            "listen {what}\n  bind 127.0.0.1:{listen}\n  server one {target}\n"
-        ));
-        ports.push((port, format!("127.0.0.1:{listen}")));
+    let dir = new_directory(site, "classic")?;
+    let (config, extra, stack) = (dir.join("service.toml"), dir.join("extra"), dir.join("stack"));
+    let state_dir = dir.join("state");
+    let service = format!("state_dir = {:?}\n{}", state_dir.display().to_string(), service(site));
+    std::fs::write(&config, service)?;
+    std::fs::write(&extra, site.lab.torrc_lines())?;
+    let program = site.rustbalance.to_str().context("the path is not UTF-8")?;
+    let made = site
+        .lab
+        .command(program)
+        .args(["ctor", "generate", "--instances", &daemons.to_string(), "--config"])
+        .args([&config, Path::new("--torrc-extra"), &extra, &stack])
+        .output()?;
+    if !made.status.success() {
+        bail!("ctor generate: {}", String::from_utf8_lossy(&made.stderr));
     }
-    debug_assert_eq!(ports.len(), usize::from(SINK - WEB) + 1);
-    let haproxy = site.lab.haproxy(&config)?;
-    let (balance, services) = site.lab.onionbalance(daemons, &ports)?;
-    let mut roots = vec![haproxy.pid, balance.pid, balance.tor.pid()];
-    roots.extend(services.iter().map(|service| service.pid));
-    let onion = balance.hostname;
+    let hostname = String::from_utf8(made.stdout)?.trim().to_owned();
+    let haproxy = site.lab.haproxy(&std::fs::read_to_string(stack.join("haproxy.cfg"))?)?;
+    let mut roots = vec![haproxy.pid];
+    let cpus = std::thread::available_parallelism()?.get();
+    for daemon in 0..daemons {
+        let torrc = stack.join(format!("torrc.{}", daemon + 1));
+        roots.push(site.lab.tor(&torrc, daemon % cpus)?);
+    }
+    // Its tor is a client of the lab's, and it is told that this is a test network: its own pace
+    // is that of periods of a day, and the lab's are minutes.
+    let tor = site.lab.client_with("onionbalance", "")?;
+    let frontend = Frontend {
+        hostname,
+        config: stack.join("onionbalance/config.yaml"),
+        status_socket: stack.join("run/onionbalance.sock"),
+    };
+    let balance = site.lab.start_onionbalance(&frontend, &tor, "warning")?;
+    roots.extend([balance.pid, balance.tor.pid()]);
     let (tree, again) = (Tree { roots }, Again::No);
-    Ok(Subject { name, onion, tree, ready: None, child: None, again })
+    Ok(Subject { name, onion: balance.hostname, tree, ready: None, child: None, again })
+}
+
+/// A directory for a subject's files, for us alone.
+fn new_directory(site: &Site, what: &str) -> Result<PathBuf> {
+    let dir = site.lab.dir().join(format!("{what}-{}", free_port()?));
+    std::fs::create_dir_all(&dir)?;
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700))?;
+    Ok(dir)
+}
+
+/// The service, in the words of rustbalance's configuration.
+fn service(site: &Site) -> String {
+    let port = |(port, target): &(u16, String)| {
+        format!("[[service.port]]\nvirtual = {port}\nbackends = [\"{target}\"]\n")
+    };
+    let ports: String = site.targets().iter().map(port).collect();
+    format!("[[service]]\nname = \"main\"\n{ports}")
 }
 
 #[cfg(test)]
