@@ -219,30 +219,45 @@ async fn run_once(
     };
     // Those of the process before it are gone.
     while closes.try_recv().is_ok() {}
-    let (up, is_up) = watch::channel(false);
-    let talk = converse(settings, now, (carried, closes), hear, up);
-    let mut talk = std::pin::pin!(talk);
-    let mut stop = std::pin::pin!(stop);
-    let end = loop {
-        process.is_up = *is_up.borrow();
-        tokio::select! {
-            ended = process.run() => break Some(ended_error(ended, &mut process)),
-            error = talk.as_mut() => {
-                // It often ends at the same moment, and its own words say more.
-                let patience = Duration::from_millis(limits::CTOR_END_MS_MAX);
-                let said = tokio::time::timeout(patience, process.run()).await;
-                break Some(match said {
-                    Ok(ended) => ended_error(ended, &mut process),
-                    Err(_) => error,
-                });
+    let end = {
+        let (up, is_up) = watch::channel(false);
+        let talk = converse(settings, now, (carried, closes), hear, up);
+        let mut talk = std::pin::pin!(talk);
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            process.is_up = *is_up.borrow();
+            tokio::select! {
+                ended = process.run() => break End::Process(ended),
+                error = talk.as_mut() => break End::Talk(error),
+                () = stop.as_mut() => break End::Told,
+                // Its lines are read with other eyes from now on.
+                () = came_up(&is_up), if !process.is_up => {}
             }
-            () = stop.as_mut() => break None,
-            // Its lines are read with other eyes from now on.
-            () = came_up(&is_up), if !process.is_up => {}
+        }
+    };
+    let end = match end {
+        End::Told => None,
+        End::Process(ended) => Some(ended_error(ended, &mut process)),
+        End::Talk(error) => {
+            hear(Heard::Down { reason: &error.to_string() });
+            // It often ends at the same moment, and its own words say more.
+            let patience = Duration::from_millis(limits::CTOR_END_MS_MAX);
+            let said = tokio::time::timeout(patience, process.run()).await;
+            Some(said.map_or(error, |ended| ended_error(ended, &mut process)))
         }
     };
     process.end().await;
     end
+}
+
+/// How a process and the conversation with it come to an end.
+enum End {
+    /// It was told to stop.
+    Told,
+    /// It ended.
+    Process(io::Result<std::process::ExitStatus>),
+    /// Its control port is of no use any more.
+    Talk(DaemonError),
 }
 
 /// Wait until it has answered.
