@@ -3,6 +3,7 @@
 //! Exit codes: 0, 1 (failed), 64 (wrong command line), 78 (wrong configuration), as in
 //! `sysexits.h`.
 
+mod allocator;
 pub mod args;
 pub mod backend;
 pub mod check;
@@ -24,6 +25,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+pub use self::allocator::Allocator;
 use self::args::Command;
 
 /// Read the command line and do what it says.

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-/// Every thread of a data core allocates for each cell: mimalloc's per-thread heaps take no lock.
+/// Of every thread of the process.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: rustbalance::cli::Allocator = rustbalance::cli::Allocator;
 
 fn main() -> ExitCode {
     rustbalance::cli::main()

@@ -8,6 +8,7 @@ use crate::tree::Tree;
 const ALLOWED: &[(&str, &str)] = &[
     ("src/runtime/ring", "the kernel borrows memory for as long as an operation runs"),
     ("src/runtime/buffers", "buffers that are shared with the kernel"),
+    ("src/cli/allocator", "memory of the whole process, by the calls of mimalloc"),
     ("src/cli/passed", "descriptors that are nobody's yet, and the environment of the process"),
     ("src/vault/memory", "locked and guarded pages for keys"),
 ];
