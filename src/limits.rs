@@ -280,8 +280,11 @@ pub const RING_BUFFERS: u16 = 64;
 /// One of them. A socket's receive queue is often larger: it then fills several.
 pub const RING_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Vectors for sending that a ring keeps for sockets to come.
+/// Vectors for sending that a core keeps for sockets to come.
 pub const RING_SPARE_VECTORS_MAX: usize = 32;
+
+/// Pieces of a buffer's size that a core keeps for bytes that sockets will receive.
+pub const RING_SPARE_PIECES_MAX: usize = 32;
 
 /// When a ring ends, how long sends that are under way may take.
 pub const RING_END_SENDS_MS: u64 = 500;

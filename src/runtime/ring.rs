@@ -26,6 +26,7 @@
 
 mod accept;
 mod buffers;
+mod bytes;
 mod connect;
 #[cfg(test)]
 mod faults;
@@ -168,8 +169,6 @@ pub(super) struct Ring {
     buffers: Buffers,
     /// Sockets without a handle that may still send, and until when; oldest first.
     lingering: VecDeque<(Instant, Weak<socket::Shared>)>,
-    /// Vectors to be used again.
-    spare: Vec<Vec<u8>>,
     /// Completions that were taken out of the queue; kept for its room.
     seen: Vec<(u64, Completion)>,
     /// What completions have asked for; kept for their room.
@@ -224,7 +223,6 @@ impl Ring {
             dirty: Vec::new(),
             buffers,
             lingering: VecDeque::new(),
-            spare: Vec::new(),
             seen: Vec::new(),
             cancel: Vec::new(),
             later: Vec::new(),
@@ -395,8 +393,7 @@ impl Ring {
     fn start_sends(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for socket in dirty.drain(..) {
-            let spare = self.spare.pop().unwrap_or_default();
-            self.start(|key| Send::next(&socket, spare, key).map(Op::Send));
+            self.start(|key| Send::next(&socket, key).map(Op::Send));
         }
         self.dirty = dirty;
     }
@@ -445,7 +442,6 @@ impl Ring {
                 wake,
                 cancel: &mut self.cancel,
                 later: &mut self.later,
-                spare: &mut self.spare,
                 ended,
             };
             match operation.complete(key, completion, &mut tick) {

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
+use super::bytes::Bytes;
+
 /// The number under which a core's only ring of buffers is registered.
 pub(super) const GROUP: u16 = 0;
 
@@ -124,12 +126,12 @@ impl Buffers {
 
     /// Copy what was received into buffer `number` to the end of `bytes`, and give the buffer back.
     /// The kernel sees it after [`Buffers::publish`].
-    pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Vec<u8>) {
+    pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Bytes) {
         assert!(length <= self.bytes, "as the kernel was told");
         // SAFETY: a completion has named the buffer, so the kernel has written `length` bytes there
         // and will not touch it again before it is provided anew.
         let received = unsafe { std::slice::from_raw_parts(self.start(number), length) };
-        bytes.extend_from_slice(received);
+        bytes.append(received);
         self.provide(number);
     }
 }

@@ -104,8 +104,6 @@ pub(super) struct Tick<'a> {
     pub(super) cancel: &'a mut Vec<Key>,
     /// What is done next.
     pub(super) later: &'a mut Vec<Errand>,
-    /// Vectors to be used again.
-    pub(super) spare: &'a mut Vec<Vec<u8>>,
     /// Whether the ring has ended: nothing is submitted once more.
     pub(super) ended: bool,
 }

@@ -46,7 +46,7 @@ impl Receive {
         match completion.result {
             Ok(0) => state.end = Some(End::Done),
             Ok(length) => match completion.buffer {
-                Some(number) => tick.buffers.take(number, length as usize, state.received.end()),
+                Some(number) => tick.buffers.take(number, length as usize, &mut state.received),
                 None => state.end = Some(End::Failed(libc::EIO)),
             },
             // Cancelled, by us; or no buffer: see below.

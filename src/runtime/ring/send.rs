@@ -3,7 +3,11 @@
 //! The operation owns the bytes; what the kernel did not take of them goes out again. Plain sends:
 //! `SEND_ZC` waits for the peer's acknowledgement and pays only above tens of kilobytes on real
 //! network cards (ADR 0009).
+//!
+//! What is written is collected in a vector of the socket's, which goes to the operation and then
+//! to the core's spare ones; a socket that has nothing to send has none.
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -14,6 +18,32 @@ use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::Shared;
 use crate::limits;
+
+thread_local! {
+    /// Empty vectors that have grown, at most [`limits::RING_SPARE_VECTORS_MAX`].
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty vector for what is written.
+pub(super) fn spare_vector() -> Vec<u8> {
+    // A thread that is ending has no spare vectors any more.
+    SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+}
+
+/// Give a vector back to this thread, if it has not enough of them.
+fn give_back(mut vector: Vec<u8>) {
+    if vector.capacity() == 0 {
+        return;
+    }
+    vector.clear();
+    // As above.
+    let _ = SPARE.try_with(|spare| {
+        let mut spare = spare.borrow_mut();
+        if spare.len() < limits::RING_SPARE_VECTORS_MAX {
+            spare.push(vector);
+        }
+    });
+}
 
 /// The operation.
 #[derive(Debug)]
@@ -28,14 +58,14 @@ pub(super) struct Send {
 
 impl Send {
     /// Send what waits in the socket, under this key, unless it sends already or cannot any more.
-    pub(super) fn next(socket: &Arc<Shared>, spare: Vec<u8>, key: Key) -> Option<Send> {
+    pub(super) fn next(socket: &Arc<Shared>, key: Key) -> Option<Send> {
         let mut state = socket.state();
         state.dirty = false;
         if state.sending.is_some() || state.outgoing.is_empty() || state.send_failed.is_some() {
             return None;
         }
         state.sending = Some(key);
-        let bytes = std::mem::replace(&mut state.outgoing, spare);
+        let bytes = std::mem::take(&mut state.outgoing);
         drop(state);
         Some(Send { socket: Arc::clone(socket), bytes, sent: 0 })
     }
@@ -90,12 +120,8 @@ impl Send {
             // Neither vector stays with the socket, which may have nothing to send for hours.
             let other = std::mem::take(&mut state.outgoing);
             drop(state);
-            for mut vector in [self.bytes, other] {
-                if vector.capacity() > 0 && tick.spare.len() < limits::RING_SPARE_VECTORS_MAX {
-                    vector.clear();
-                    tick.spare.push(vector);
-                }
-            }
+            give_back(self.bytes);
+            give_back(other);
             return Next::Done;
         }
         std::mem::swap(&mut self.bytes, &mut state.outgoing);

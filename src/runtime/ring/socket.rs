@@ -20,55 +20,10 @@ use std::task::{Context, Poll, Waker};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
+use super::bytes::Bytes;
 use super::slots::Key;
-use super::{Errand, Office};
+use super::{Errand, Office, send};
 use crate::limits;
-
-/// Bytes of which the first ones may be used up already.
-#[derive(Debug, Default)]
-pub(super) struct Bytes {
-    /// All of them.
-    all: Vec<u8>,
-    /// Those before this are used up.
-    start: usize,
-}
-
-impl Bytes {
-    /// Those that are left.
-    fn left(&self) -> &[u8] {
-        &self.all[self.start..]
-    }
-
-    /// Copy as many as fit to `wanted`.
-    fn read(&mut self, wanted: &mut [u8]) -> usize {
-        let given = wanted.len().min(self.left().len());
-        wanted[..given].copy_from_slice(&self.left()[..given]);
-        self.start += given;
-        if self.start == self.all.len() {
-            self.all.clear();
-            self.start = 0;
-            // An idle socket shall hold no memory to speak of.
-            if self.all.capacity() > limits::SOCKET_BYTES_KEPT {
-                self.all = Vec::new();
-            }
-        }
-        given
-    }
-
-    /// Where more are appended.
-    pub(super) fn end(&mut self) -> &mut Vec<u8> {
-        if self.start > 0 && self.start * 2 >= self.all.len() {
-            self.all.drain(..self.start);
-            self.start = 0;
-        }
-        &mut self.all
-    }
-
-    /// How many are left.
-    pub(super) fn len(&self) -> usize {
-        self.all.len() - self.start
-    }
-}
 
 /// How receiving ended.
 #[derive(Clone, Copy, Debug)]
@@ -231,6 +186,9 @@ impl Socket {
         if room == 0 {
             set(&mut state.writer, cx);
             return Poll::Pending;
+        }
+        if state.outgoing.capacity() == 0 && slices.iter().any(|slice| !slice.is_empty()) {
+            state.outgoing = send::spare_vector();
         }
         let before = state.outgoing.len();
         for slice in slices {
