@@ -69,7 +69,8 @@ impl Lab {
 }
 
 impl Lab {
-    /// End a service's tor at once and start it again, with the torrc and the key that lie there.
+    /// End a service's tor at once and start it again, with the torrc and the key that lie there,
+    /// but on another control port.
     ///
     /// # Errors
     /// When it does not end or not start.
@@ -81,13 +82,20 @@ impl Lab {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             (stat.is_empty() || stat.contains(") Z ")).then_some(())
         })?;
+        // The kernel may not have taken the old control port back yet, or have lent it to
+        // somebody's connection since.
+        let control_port = free_port()?;
+        let line = |port: u16| format!("ControlPort 127.0.0.1:{port}\n");
+        let torrc = std::fs::read_to_string(dir.join("torrc"))?;
+        let torrc = torrc.replace(&line(service.control_port), &line(control_port));
+        std::fs::write(dir.join("torrc"), torrc)?;
         // Or the first run's word that it is ready would be taken for this one's.
         let log = node::log(&dir);
         std::fs::rename(&log, log.with_extension("earlier.log"))?;
         let namespaces = self.record().namespaces.as_ref();
         let mut child = node::start(self.keeper(), namespaces, Side::Services, &dir)?;
         node::wait_for_log(&dir, &mut child, "Bootstrapped 100%", 90)?;
-        Ok(OnionService { pid: child.id(), ..service.clone() })
+        Ok(OnionService { pid: child.id(), control_port, ..service.clone() })
     }
 }
 
