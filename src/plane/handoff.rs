@@ -88,6 +88,12 @@ impl Handoff {
         self.lanes[core].up.store(up, Ordering::Relaxed);
     }
 
+    /// Whether a core runs.
+    #[cfg(test)]
+    pub(super) fn is_up(&self, core: usize) -> bool {
+        self.lanes[core].up.load(Ordering::Relaxed)
+    }
+
     /// A stream is served by this core until the guard is dropped.
     #[must_use]
     pub fn count(&self, core: usize) -> Live {

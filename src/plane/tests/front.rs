@@ -107,6 +107,8 @@ impl Served {
         };
         let threads = (0..cores).map(core).collect();
         let served = Served { front, handoff, address, stop, threads };
+        // A core that does not run yet is given nothing.
+        until("all cores run", || (0..cores).all(|core| served.handoff.is_up(core)));
         if let BackendAddress::Tcp(_) = served.front.config().address {
             // The kernel refuses until the first core listens.
             until("it listens", || TcpStream::connect(address).is_ok());
