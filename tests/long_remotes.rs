@@ -2,6 +2,8 @@
 //! Clients of the one address reach all of them; one that is killed leaves the descriptor within a
 //! look at its points, and one that comes back with other points is found within another.
 
+#[path = "end_to_end/arti_client.rs"]
+mod arti_client;
 #[path = "end_to_end/service.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
@@ -9,6 +11,7 @@ mod service;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use arti_client::ArtiClient;
 use nix::sys::signal::Signal;
 use rustbalance_lab::{Lab, OnionService, OnionServiceSpec, Size, wait_until};
 use serde_json::Value;
@@ -67,11 +70,12 @@ fn published(service: &Service, points: u64, seconds: u64) -> Duration {
 /// Fetch as a client that has no descriptor yet until each of `texts` was served; every answer has
 /// to be one of them.
 fn reach(lab: &Lab, onion: &str, texts: &[&str]) {
-    let client = lab.client("remotes").expect("a client starts");
+    let client = ArtiClient::start(lab);
     let mut missing: Vec<&str> = texts.to_vec();
     for turn in 0.. {
-        let answer = client.fetch_fresh(onion, 80, "/page").expect("it is served");
-        let body = String::from_utf8(answer.body).expect("the page is text");
+        let answer = client.fetch(onion, "/page", arti_client::new_user());
+        let answer = answer.unwrap_or_else(|error| panic!("fetch {turn}, {missing:?}: {error}"));
+        let body = String::from_utf8(answer).expect("the page is text");
         assert!(texts.contains(&body.as_str()), "{body}");
         missing.retain(|text| *text != body);
         if missing.is_empty() {

@@ -1,9 +1,8 @@
 //! An arti client fetches as well, and so reads the descriptor that tor reads.
 
-use arti_client::IsolationToken;
 use rustbalance_lab::client::{random_file, sha256};
 
-use crate::arti_client::ArtiClient;
+use crate::arti_client::{ArtiClient, new_user};
 use crate::service::{Service, Spec};
 
 #[test]
@@ -16,7 +15,7 @@ fn an_arti_client_fetches_too() {
     let service = Service::start(lab, &spec);
     let client = ArtiClient::start(lab);
     for _ in 0..5 {
-        let body = client.fetch(&service.onion, "/page", IsolationToken::new());
+        let body = client.fetch(&service.onion, "/page", new_user());
         let body = body.unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
         assert_eq!(sha256(&body), hash);
     }

@@ -4,13 +4,23 @@
 //! points.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arti_client::config::BoolOrAuto;
 use arti_client::{IsolationToken, StreamPrefs, TorClient, TorClientConfig};
 use rustbalance_lab::Lab;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
 use tor_rtcompat::PreferredRuntime;
+
+/// Somebody who shares no circuit with anybody before.
+pub fn new_user() -> IsolationToken {
+    IsolationToken::new()
+}
+
+/// Longest wait for an answer: arti itself gives a service's introduction points up later.
+const FETCH_SECONDS_MAX: u64 = 90;
 
 /// A client with a thread of its own.
 pub struct ArtiClient {
@@ -54,7 +64,7 @@ impl ArtiClient {
         prefs.connect_to_onion_services(BoolOrAuto::Explicit(true));
         prefs.set_isolation(user);
         let text = |error: std::io::Error| error.to_string();
-        self.driver.block_on(async {
+        let fetched = async {
             let stream = self.client.connect_with_prefs((onion, 80), &prefs).await;
             let mut stream = stream.map_err(|error| format!("{error:?}"))?;
             let request = format!("GET {path} HTTP/1.0\r\n\r\n");
@@ -66,6 +76,9 @@ impl ArtiClient {
             let _ = stream.read_to_end(&mut answer).await;
             let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
             head.map(|head| answer.split_off(head + 4)).ok_or_else(|| "no head".to_owned())
-        })
+        };
+        let patience = Duration::from_secs(FETCH_SECONDS_MAX);
+        let fetched = self.driver.block_on(async { timeout(patience, fetched).await });
+        fetched.unwrap_or_else(|_| Err(format!("nothing came within {FETCH_SECONDS_MAX} s")))
     }
 }

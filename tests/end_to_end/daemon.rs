@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use rustbalance_lab::wait_until;
 use serde_json::Value;
 
-use crate::arti_client::ArtiClient;
+use crate::arti_client::{ArtiClient, new_user};
 use crate::service::{Service, state_dir};
 
 /// The directory of a service's daemon, from 1.
@@ -73,7 +73,7 @@ pub type Met = BTreeMap<String, (IsolationToken, String, usize)>;
 pub fn reach_all(client: &ArtiClient, service: &Service, wanted: &[&str]) -> Met {
     let mut met = Met::new();
     for _ in 0..FETCHES_MAX {
-        let user = IsolationToken::new();
+        let user = new_user();
         let answer = client.fetch(&service.onion, "/", user);
         let answer = answer.unwrap_or_else(|error| give_up(service, error));
         let text = String::from_utf8(answer).expect("text");
