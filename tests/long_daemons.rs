@@ -200,3 +200,19 @@ fn upgrade_under_requests(
         .expect("it drains");
     assert!(processes(service).is_empty(), "a daemon is left behind");
 }
+
+#[test]
+fn daemons_alone_serve() {
+    let lab = Lab::shared(Size::Small).expect("a lab can be had");
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let extra = root.path().join("extra");
+    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
+    let backend = backend_that_says("nobody");
+    let spec = Spec { instances: 0, ..spec(&extra, &backend, String::new()) };
+    let mut service = Service::start(&lab, &spec);
+    daemon::all_serve(&service, 2);
+    daemon::reach_all(&ArtiClient::start(&lab), &service, &["1024", "1025"]);
+    service.signal(Signal::SIGTERM);
+    assert!(service.wait(60).success(), "{}", service.log());
+    assert!(processes(&service).is_empty(), "a daemon is left behind");
+}
