@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::SegQueue;
 use slab::Slab;
 
+use super::time;
+
 /// Levels of the wheel.
 const LEVELS: usize = 6;
 
@@ -320,7 +322,9 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() >= self.at {
+        // The batch's clock: whoever waits in a loop for that clock to reach `at` would otherwise
+        // find the timer ready, and the clock not there, again and again in one batch.
+        if time::now() >= self.at {
             self.cancel();
             return Poll::Ready(());
         }
