@@ -15,64 +15,50 @@ mod service;
 mod upgrading;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arti_client::ArtiClient;
 use nix::sys::signal::{Signal, kill};
-use rustbalance_lab::{Client, Lab, OnionService, OnionServiceSpec, Size, wait_until};
-use service::{Service, Spec};
+use rustbalance::base::stream::CircuitId;
+use rustbalance_lab::{Client, Lab, OnionService, OnionServiceSpec, Size, backend, wait_until};
+use service::{Service, Spec, ctor_table};
 
 /// Points in a descriptor of all five.
 const POINTS: u64 = 15;
 /// From a daemon that hangs to a descriptor without it: it is given up after 8 s.
 const HUNG_SECONDS_MAX: u64 = 30;
 
-/// A backend that says which instance its client came by: `INSTANCE/CIRCUIT` of the PROXY header's
-/// unique id, or what stands in its place.
+/// A backend that says which instance its client came by, as the PROXY header has it, or what
+/// stands in its place.
 fn backend_that_says(otherwise: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut stream = stream;
-                let (mut said, mut room) = (Vec::new(), [0; 4096]);
-                while !said.windows(4).any(|four| four == b"\r\n\r\n") {
-                    match stream.read(&mut room) {
-                        Ok(length @ 1..) => said.extend_from_slice(&room[..length]),
-                        _ => return,
-                    }
-                }
-                let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                let line = String::from_utf8_lossy(line);
-                // PROXY TCP6 fc00:dead:beef:4dad:0:INSTANCE:HI:LO ...
-                let source =
-                    line.strip_prefix("PROXY TCP6 ").and_then(|rest| rest.split(' ').next());
-                let source = source.and_then(|text| text.parse::<std::net::Ipv6Addr>().ok());
-                let body = match source.map(|address| address.segments()) {
-                    Some(parts) => parts[5].to_string(),
-                    None => otherwise.to_owned(),
-                };
-                let length = body.len();
-                let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
-            });
+    let serve = move |mut stream: TcpStream| {
+        let (mut said, mut room) = (Vec::new(), [0; 4096]);
+        while !said.windows(4).any(|four| four == b"\r\n\r\n") {
+            match stream.read(&mut room) {
+                Ok(length @ 1..) => said.extend_from_slice(&room[..length]),
+                _ => return,
+            }
         }
-    });
-    address
+        let line = said.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        let source = line.strip_prefix("PROXY TCP6 ").and_then(|rest| rest.split(' ').next());
+        let circuit = source.and_then(|address| address.parse::<CircuitId>().ok());
+        let body = circuit.map_or(otherwise.to_owned(), |circuit| circuit.instance.to_string());
+        let length = body.len();
+        let _ = write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+    };
+    backend(serve).expect("a port can be had")
 }
 
-/// What the service is made of: so many daemons, and more for its `[[service]]`.
-fn spec(extra: &Path, backend: &str, service_lines: String) -> Spec {
+/// Two instances and two daemons, and more for the `[[service]]`. `root` has what lasts as long.
+fn spec(lab: &Lab, root: &Path, backend: &str, service_lines: String) -> Spec {
     Spec {
         backends: vec![backend.to_owned()],
         service_lines,
-        port_lines: format!(
-            "proxy_protocol = \"v1\"\n[ctor]\ninstances = 2\nextra_torrc = {:?}\n",
-            extra.display().to_string()
-        ),
+        port_lines: format!("proxy_protocol = \"v1\"\n{}", ctor_table(lab, root, 2)),
         top_lines: "drain_s = 5".to_owned(),
         ..Spec::default()
     }
@@ -105,26 +91,19 @@ fn hang(service: &Service, number: u16) -> Duration {
     took
 }
 
-/// The daemons' processes.
-fn processes(service: &Service) -> Vec<nix::unistd::Pid> {
-    [1, 2].iter().filter_map(|n| daemon::process(&daemon::directory(service, *n))).collect()
-}
-
 #[test]
 fn five_instances_of_three_kinds_are_one_address() {
     let lab = Lab::shared(Size::Full).expect("a lab can be had");
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    let extra = root.path().join("extra");
-    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
-    let backend = backend_that_says("nobody");
-    let service = Service::start(&lab, &spec(&extra, &backend, String::new()));
+    let says = backend_that_says("nobody");
+    let service = Service::start(&lab, &spec(&lab, root.path(), &says, String::new()));
     let remote = elsewhere(&lab, &service.onion);
     let table = format!(
         "remote_interval_min_s = 5\nremote_interval_max_s = 20\n[[service.remote]]\naddress = \
          \"{}\"\n",
         remote.hostname
     );
-    service.configure(&lab, &spec(&extra, &backend, table.clone()));
+    service.configure(&lab, &spec(&lab, root.path(), &says, table.clone()));
     service.signal(Signal::SIGHUP);
     daemon::all_serve(&service, 5);
 
@@ -137,9 +116,9 @@ fn five_instances_of_three_kinds_are_one_address() {
     daemon::all_serve(&service, 5);
 
     // Another port: the daemons read it, and go on.
-    let before = processes(&service);
+    let before = daemon::processes(&service);
     let more = format!("{table}[[service.port]]\nvirtual = 81\nhello = true\n");
-    service.configure(&lab, &spec(&extra, &backend, more));
+    service.configure(&lab, &spec(&lab, root.path(), &says, more));
     service.signal(Signal::SIGHUP);
     let ports = || {
         let has = |number| {
@@ -155,7 +134,7 @@ fn five_instances_of_three_kinds_are_one_address() {
     for _ in 0..20 {
         wait_until("every instance serves the port", 60, || fetch(81).ok()).expect("it is served");
     }
-    assert_eq!(processes(&service), before, "no daemon was started anew");
+    assert_eq!(daemon::processes(&service), before, "no daemon was started anew");
 
     upgrade_under_requests(&lab, &client, &service, &before);
 }
@@ -192,27 +171,25 @@ fn upgrade_under_requests(
     // The daemons end with the old process, and clients that hold its descriptors go on with the
     // other instances' points.
     assert!(fetched > 5 && failed.len() * 4 <= fetched, "{failed:?}\n{}", service.log());
-    let now = processes(service);
+    let now = daemon::processes(service);
     assert!(now.len() == 2 && now.iter().all(|one| !before.contains(one)), "{before:?} {now:?}");
     let last = upgrading::serving(service).expect("it answers");
     kill(upgrading::process(last), Signal::SIGTERM).expect("it runs");
     wait_until("the last one ends", 60, || upgrading::has_ended(last).then_some(()))
         .expect("it drains");
-    assert!(processes(service).is_empty(), "a daemon is left behind");
+    assert!(daemon::processes(service).is_empty(), "a daemon is left behind");
 }
 
 #[test]
 fn daemons_alone_serve() {
     let lab = Lab::shared(Size::Small).expect("a lab can be had");
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    let extra = root.path().join("extra");
-    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
-    let backend = backend_that_says("nobody");
-    let spec = Spec { instances: 0, ..spec(&extra, &backend, String::new()) };
+    let says = backend_that_says("nobody");
+    let spec = Spec { instances: 0, ..spec(&lab, root.path(), &says, String::new()) };
     let mut service = Service::start(&lab, &spec);
     daemon::all_serve(&service, 2);
     daemon::reach_all(&ArtiClient::start(&lab), &service, &["1024", "1025"]);
     service.signal(Signal::SIGTERM);
     assert!(service.wait(60).success(), "{}", service.log());
-    assert!(processes(&service).is_empty(), "a daemon is left behind");
+    assert!(daemon::processes(&service).is_empty(), "a daemon is left behind");
 }

@@ -5,6 +5,12 @@
 //! Beside it a service whose instances are one of this process and two C tor daemons, which close
 //! all their introduction points when the shared random value changes.
 
+#[path = "end_to_end/arti_client.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod arti_client;
+#[path = "end_to_end/daemon.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod daemon;
 #[path = "end_to_end/service.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
@@ -13,8 +19,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustbalance_lab::{Lab, Size, wait_until};
-use service::{Service, Spec};
+use rustbalance_lab::{Lab, Size};
+use service::{Service, Spec, ctor_table};
 
 /// Longer than two periods of 8 minutes.
 const SECONDS: u64 = 20 * 60;
@@ -29,17 +35,9 @@ const DAEMONS_SERVE: usize = 100;
 
 /// A service with two daemons. `root` has what lasts as long.
 fn with_daemons(lab: &Lab, root: &Path) -> Service {
-    let extra = root.join("extra");
-    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
-    let extra = extra.display().to_string();
-    let port_lines = format!("[ctor]\ninstances = 2\nextra_torrc = {extra:?}\n");
+    let port_lines = ctor_table(lab, root, 2);
     let service = Service::start(lab, &Spec { instances: 1, port_lines, ..Spec::default() });
-    wait_until("the daemons serve", 180, || {
-        let status = service.service_status();
-        let all = status["instances"].as_array()?.clone();
-        all.iter().all(|one| one["state"] == "serving").then_some(())
-    })
-    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    daemon::all_serve(&service, 3);
     service
 }
 

@@ -8,12 +8,12 @@
 mod service;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustbalance_lab::client::{fresh_user, random_file, sha256};
-use rustbalance_lab::{Client, Lab, Size, measure};
+use rustbalance_lab::{Client, Lab, Size, backend, measure};
 use service::{Service, Spec};
 
 /// How long, unless the environment says otherwise.
@@ -91,20 +91,13 @@ impl Sample {
 /// A backend that answers with the hash of what it was sent, once that is all there: a stream of
 /// Tor's has no end in one direction alone.
 fn hashing_backend() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut stream = stream;
-                let mut body = vec![0; UPLOAD_BYTES];
-                if stream.read_exact(&mut body).is_ok() {
-                    let _ = stream.write_all(sha256(&body).as_bytes());
-                }
-            });
+    let serve = |mut stream: TcpStream| {
+        let mut body = vec![0; UPLOAD_BYTES];
+        if stream.read_exact(&mut body).is_ok() {
+            let _ = stream.write_all(sha256(&body).as_bytes());
         }
-    });
-    address
+    };
+    backend(serve).expect("a port can be had")
 }
 
 /// Send a body, and read what hash arrived.

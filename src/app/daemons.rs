@@ -342,6 +342,7 @@ impl ControlCore {
                 }
             }
         };
+        // Nobody else has taken them: each daemon is run once.
         let Some(closings) = self.shared.daemons.closings(settings.number) else { return };
         let mut readers = HashMap::new();
         let hear =

@@ -25,6 +25,7 @@ use crate::onion::status::{
     DescriptorStatus as Published, Engine, GuestState, HeldState, ServiceState,
 };
 use crate::plane::config::Verdict;
+use crate::plane::front::Front;
 use crate::plane::status::ListenStatus;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
@@ -43,7 +44,7 @@ impl Shared {
             clock_skew_ms: skew,
             tasks: self.group.cores().iter().map(|core| core.tasks() as u64).sum(),
             memory: MemoryStatus {
-                max_bytes: self.memory_max,
+                max_bytes: self.memory.max,
                 held_bytes: memory::held_bytes(),
                 refusing: self.common.overload.is_short(),
                 refused_total: self.common.overload.refused_total(),
@@ -121,13 +122,16 @@ impl Shared {
     ) -> usize {
         let told = |one: &&Arc<ServiceShared>| one.plane.set_verdict(circuit, verdict, lifetime);
         let told = self.roster.with_planes(|_| true).iter().filter(told).count();
-        for one in self.roster.all() {
-            if verdict == Verdict::Banned && one.plane.closes_circuits() {
-                one.service.close_circuit(circuit);
-                // What a daemon says of it nobody waits for.
-                self.fronts.all().iter().for_each(|front| drop(front.close_circuit(circuit)));
-            }
+        let mut closing = self.roster.all();
+        closing.retain(|one| verdict == Verdict::Banned && one.plane.closes_circuits());
+        for one in &closing {
+            one.service.close_circuit(circuit);
         }
+        let fronts = self.fronts.all();
+        let is_theirs =
+            |front: &&Arc<Front>| closing.iter().any(|one| one.name() == front.config().service);
+        // What a daemon says of it nobody waits for.
+        fronts.iter().filter(is_theirs).for_each(|front| drop(front.close_circuit(circuit)));
         told
     }
 

@@ -91,16 +91,19 @@ fn size_max(points: usize, params: &NetParameters) -> usize {
     }
 }
 
+/// What tells a point from all others: the key that its relay knows it by.
+pub(super) fn point_name(point: &IntroPointDesc) -> [u8; 32] {
+    let key: &tor_llcrypto::pk::ed25519::PublicKey = point.ipt_sid_key().as_ref();
+    *key.as_bytes()
+}
+
 /// The points in the order of their keys: an order that says nothing of instances, and stays as
 /// long as the points do. C tor's client finds a point by its relay (`hs_client.c`,
 /// `find_desc_intro_point_by_legacy_id`), so of two at one relay it only ever uses the first:
 /// which one that is shall be chance, and not always the instance with the lower number.
 fn shuffled(points: &[(usize, IntroPointDesc)]) -> Vec<IntroPointDesc> {
     let mut points: Vec<IntroPointDesc> = points.iter().map(|(_, point)| point.clone()).collect();
-    points.sort_by_cached_key(|point| {
-        let key: &tor_llcrypto::pk::ed25519::PublicKey = point.ipt_sid_key().as_ref();
-        *key.as_bytes()
-    });
+    points.sort_by_cached_key(point_name);
     points
 }
 

@@ -29,6 +29,11 @@ pub fn process(directory: &Path) -> Option<Pid> {
     pids.into_iter().find(|pid| named(*pid)).map(Pid::from_raw)
 }
 
+/// The processes of both daemons, as far as there are any.
+pub fn processes(service: &Service) -> Vec<Pid> {
+    [1, 2].iter().filter_map(|number| process(&directory(service, *number))).collect()
+}
+
 /// What status says of the instances that `engine` carries.
 pub fn instances(service: &Service, engine: &str) -> Vec<Value> {
     let all = service.service_status()["instances"].as_array().cloned().unwrap_or_default();

@@ -10,23 +10,16 @@ use rustbalance_lab::{Lab, wait_until};
 
 use crate::arti_client::ArtiClient;
 use crate::backends::{haproxy_that_says, rustbalance};
-use crate::daemon::{all_serve, directory, give_up, instances, process, published, reach_all};
-use crate::service::{Service, Spec};
+use crate::daemon::{
+    all_serve, directory, give_up, instances, process, processes, published, reach_all,
+};
+use crate::service::{Service, Spec, ctor_table};
 
 /// Two instances of this process and two daemons, in front of a backend that says by which circuit
 /// its client came. `root` has what lasts as long.
 fn start(lab: &Lab, root: &Path, backend: String) -> Service {
-    let extra = root.join("extra");
-    std::fs::write(&extra, lab.torrc_lines()).expect("it can be written");
-    let spec = Spec {
-        backends: vec![backend],
-        port_lines: format!(
-            "proxy_protocol = \"v2\"\n[ctor]\ninstances = 2\nextra_torrc = {:?}\n",
-            extra.display().to_string()
-        ),
-        ..Spec::default()
-    };
-    Service::start(lab, &spec)
+    let port_lines = format!("proxy_protocol = \"v2\"\n{}", ctor_table(lab, root, 2));
+    Service::start(lab, &Spec { backends: vec![backend], port_lines, ..Spec::default() })
 }
 
 /// A circuit of a daemon's is closed by its id; `user` has it, and it is called `before`.
@@ -84,7 +77,5 @@ fn daemons_and_instances_share_an_address_and_a_daemon_that_is_killed_leaves_and
     service.signal(Signal::SIGTERM);
     let ended = service.wait(60);
     assert!(ended.success(), "{ended}\n{}", service.log());
-    for number in [1, 2] {
-        assert_eq!(process(&directory(&service, number)), None, "a daemon is left behind");
-    }
+    assert!(processes(&service).is_empty(), "a daemon is left behind");
 }

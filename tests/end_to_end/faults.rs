@@ -2,27 +2,14 @@
 //! that is not served, a service that ends.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::service::{Service, Spec};
 use nix::sys::signal::Signal;
 use rustbalance_lab::client::{fresh_user, random_file};
-use rustbalance_lab::wait_until;
-
-/// A backend that does `serve` with each connection, on a thread of its own.
-fn backend(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let serve = serve.clone();
-            std::thread::spawn(move || serve(stream));
-        }
-    });
-    address
-}
+use rustbalance_lab::{backend, wait_until};
 
 #[test]
 fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
@@ -33,7 +20,8 @@ fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
         let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n");
         let _ = stream.write_all(&[7; 100_000]);
         // Dropping a socket with unread bytes resets it.
-    });
+    })
+    .expect("loopback has ports");
     let service = Service::start(lab, &Spec { backends: vec![dying], ..Spec::default() });
     for _ in 0..3 {
         let error = client
@@ -83,7 +71,8 @@ fn sigterm_lets_an_open_download_end() {
         // The second half comes when the test has seen that the service drains.
         let _ = gate.lock().expect("nobody panics with the gate").recv();
         let _ = stream.write_all(&[2; 200_000]);
-    });
+    })
+    .expect("loopback has ports");
     let mut service = Service::start(lab, &Spec { backends: vec![slow], ..Spec::default() });
     let answer = std::thread::scope(|scope| {
         let onion = service.onion.clone();
@@ -134,7 +123,8 @@ fn a_second_sigterm_ends_at_once() {
         let _ = stream.write_all(&[1; 1000]);
         // Never ends by itself: comes back when the other side has gone.
         let _ = stream.read(&mut request);
-    });
+    })
+    .expect("loopback has ports");
     let mut service = Service::start(lab, &Spec { backends: vec![endless], ..Spec::default() });
     let mut stream =
         client.stream(&service.onion, 80, &fresh_user()).expect("the service can be reached");

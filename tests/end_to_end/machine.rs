@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use rustbalance_lab::{Client, wait_until};
+use rustbalance_lab::{Client, backend, wait_until};
 
 use crate::serve::echo;
 use crate::service::{Service, Spec};
@@ -66,14 +66,7 @@ fn a_process_without_descriptors_lives_on_and_serves_again() {
 /// Send for as long as somebody takes it. Ends with the test's process.
 fn flood() -> String {
     use std::io::Write as _;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || while stream.write_all(&[0; 4096]).is_ok() {});
-        }
-    });
-    address
+    backend(|mut stream| while stream.write_all(&[0; 4096]).is_ok() {}).expect("loopback has ports")
 }
 
 /// The soft limit of open files of a process.

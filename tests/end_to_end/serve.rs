@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::TcpStream;
 
 use crate::service::{Service, Spec};
 use rustbalance_lab::client::{fresh_user, random_file, sha256};
-use rustbalance_lab::{Lab, measure, wait_until};
+use rustbalance_lab::{Lab, backend, measure, wait_until};
 
 /// An nginx with files of these sizes, named by their size; the hashes, in order.
 fn nginx(lab: &Lab, root: &std::path::Path, sizes: &[usize]) -> (String, String, Vec<String>) {
@@ -91,18 +91,12 @@ fn large_bodies_arrive_intact_over_tcp_and_unix_sockets() {
 
 /// Send back what comes, until it ends. Ends with the test's process.
 pub(crate) fn echo() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut from, mut to) = (&stream, &stream);
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = stream.shutdown(std::net::Shutdown::Write);
-            });
-        }
-    });
-    address
+    let serve = |stream: TcpStream| {
+        let (mut from, mut to) = (&stream, &stream);
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    };
+    backend(serve).expect("loopback has ports")
 }
 
 #[test]

@@ -1,14 +1,12 @@
 //! A RustBalance process beside a lab: its configuration, its start, its status, its end.
 
-use std::io::{BufRead as _, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use rustbalance_lab::{Lab, wait_until};
+use rustbalance_lab::{Lab, Log, wait_until};
 use serde_json::Value;
 
 /// What a service is started with.
@@ -53,7 +51,7 @@ pub struct Service {
     /// Its address, with `.onion`.
     pub onion: String,
     /// What it wrote to standard output and standard error so far.
-    log: Arc<Mutex<String>>,
+    log: Log,
     /// When it was started.
     started: Instant,
     /// From the start of the process to `ready`.
@@ -146,20 +144,8 @@ impl Service {
         // The same tests for each driver: `scripts/test --long` runs them with epoll as well.
         let io = std::env::var("RUSTBALANCE_TEST_IO").unwrap_or_else(|_| "auto".to_owned());
         let started = Instant::now();
-        let mut child = command
-            .args(["run", "--io", &io, "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary was built");
-        lab.keep(child.id()).expect("the process runs");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stdout = child.stdout.take().expect("it is piped");
-        let stderr = child.stderr.take().expect("it is piped");
-        collect(stdout, Arc::clone(&log));
-        collect(stderr, Arc::clone(&log));
+        command.args(["run", "--io", &io, "--config"]).arg(&config);
+        let (child, log) = lab.spawn_logged(&mut command).expect("the binary was built");
         let ready_after = Duration::ZERO;
         Service { dir: Some(dir), child, onion: String::new(), log, started, ready_after }
     }
@@ -180,7 +166,7 @@ impl Service {
 
     /// What it wrote so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("no reader panics").clone()
+        self.log.text()
     }
 
     /// Write its configuration anew.
@@ -238,15 +224,13 @@ impl Drop for Service {
     }
 }
 
-/// Read what a process writes, line by line.
-fn collect(from: impl std::io::Read + Send + 'static, log: Arc<Mutex<String>>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut log = log.lock().expect("nobody panics with the log");
-            log.push_str(&line);
-            log.push('\n');
-        }
-    });
+/// A `[ctor]` table of so many daemons on the lab's network, for the end of
+/// [`Spec::port_lines`]. `root` has what lasts as long.
+pub fn ctor_table(lab: &Lab, root: &Path, daemons: u16) -> String {
+    let extra = root.join("extra");
+    std::fs::write(&extra, lab.torrc_lines()).expect("the directory is writable");
+    let extra = extra.display().to_string();
+    format!("[ctor]\ninstances = {daemons}\nextra_torrc = {extra:?}\n")
 }
 
 /// The configuration file.

@@ -1,15 +1,14 @@
 //! A RustBalance in OnionBalance's place beside a lab: started with OnionBalance's file alone,
 //! asked for its status in both forms.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::Child;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustbalance_lab::{Frontend, Lab};
+use rustbalance_lab::{Frontend, Lab, Log};
 use serde_json::Value;
 
 /// See the module. Ended with SIGKILL when dropped.
@@ -19,7 +18,7 @@ pub struct DropIn {
     /// Its state directory.
     state: PathBuf,
     /// What it wrote so far.
-    log: Arc<Mutex<String>>,
+    log: Log,
 }
 
 impl DropIn {
@@ -33,38 +32,20 @@ impl DropIn {
             lab.arti_toml()
         );
         std::fs::write(&base, text).expect("the directory is writable");
-        let mut child = lab
-            .command(env!("CARGO_BIN_EXE_rustbalance"))
+        let mut command = lab.command(env!("CARGO_BIN_EXE_rustbalance"));
+        command
             .args(["run", "--onionbalance"])
             .arg(&frontend.config)
             .arg("--config")
             .arg(&base)
-            .env("ONIONBALANCE_TOR_CONTROL_SOCKET", "/run/tor/control")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary was built");
-        lab.keep(child.id()).expect("the process runs");
-        let log = Arc::new(Mutex::new(String::new()));
-        let out: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("piped"));
-        let err: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
-        for from in [out, err] {
-            let log = Arc::clone(&log);
-            std::thread::spawn(move || {
-                for line in BufReader::new(from).lines().map_while(Result::ok) {
-                    let mut log = log.lock().expect("nobody panics with the log");
-                    log.push_str(&line);
-                    log.push('\n');
-                }
-            });
-        }
+            .env("ONIONBALANCE_TOR_CONTROL_SOCKET", "/run/tor/control");
+        let (child, log) = lab.spawn_logged(&mut command).expect("the binary was built");
         DropIn { child, state, log }
     }
 
     /// What it wrote so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("nobody panics with the log").clone()
+        self.log.text()
     }
 
     /// Where its own status can be asked.

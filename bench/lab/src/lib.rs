@@ -13,9 +13,11 @@
 //! and by benchmarks; for people there is the binary `lab`. No arti in here: what is measured must
 //! not come from the same code as what measures.
 
+mod backend;
 pub mod client;
 pub mod control;
 mod keeper;
+mod log;
 pub mod measure;
 pub mod namespaces;
 mod network;
@@ -32,8 +34,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+pub use self::backend::backend;
 pub use self::client::{Client, Response};
 use self::keeper::Keeper;
+pub use self::log::Log;
 use self::namespaces::Namespaces;
 pub use self::network::Relay;
 pub use self::peers::{Frontend, Haproxy, Nginx, OnionBalance};

@@ -11,7 +11,6 @@ use crate::limits;
 use crate::plane::front::CloseCircuit;
 
 /// What is known of the daemons, and the way to them.
-#[derive(Default)]
 pub(in crate::app) struct Told {
     /// Their guards.
     guards: Mutex<Guards>,

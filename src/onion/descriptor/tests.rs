@@ -11,7 +11,7 @@ use tor_llcrypto::pk::{curve25519, ed25519};
 use tor_netdir::params::NetParameters;
 use tor_netdoc::doc::hsdesc::{HsDesc, IntroPointDesc};
 
-use super::{DescriptorError, at_same_relay, build};
+use super::{DescriptorError, at_same_relay, build, point_name};
 use crate::limits;
 use crate::onion::period::PeriodKeys;
 use crate::vault::MasterKey;
@@ -55,12 +55,8 @@ fn arti_reads_what_we_publish_and_finds_every_point() {
         HsDesc::parse_decrypt_validate(&built.text, &keys.blinded.id(), &keys.subcredential, None)
             .expect("arti decrypts it")
             .dangerously_assume_timely();
-    let name = |point: &IntroPointDesc| {
-        let key: &ed25519::PublicKey = point.ipt_sid_key().as_ref();
-        *key.as_bytes()
-    };
-    let mut expected: Vec<_> = ours.iter().map(|(_, point)| name(point)).collect();
-    let mut found: Vec<_> = read.intro_points().iter().map(name).collect();
+    let mut expected: Vec<_> = ours.iter().map(|(_, point)| point_name(point)).collect();
+    let mut found: Vec<_> = read.intro_points().iter().map(point_name).collect();
     expected.sort();
     found.sort();
     assert_eq!(found, expected);

@@ -14,7 +14,7 @@ use tor_linkspec::{HasRelayIds as _, OwnedCircTarget, RelayIds};
 use tor_netdir::NetDir;
 use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
-use super::super::descriptor::{self, Descriptor, DescriptorError};
+use super::super::descriptor::{self, Descriptor, DescriptorError, point_name};
 use super::super::hsdir::HeldDescriptor;
 use super::super::period::{Period, PeriodError};
 use super::super::published::Digest;
@@ -189,12 +189,6 @@ pub(super) struct Round {
 /// The document for an HSDir.
 fn variant(spread: &Spread<IntroPointDesc>, place: Place) -> usize {
     spread.set_for(usize::from(place.replica), usize::from(place.position))
-}
-
-/// What tells a point from all others: the key that its relay knows it by.
-fn point_name(point: &IntroPointDesc) -> [u8; 32] {
-    let key: &tor_llcrypto::pk::ed25519::PublicKey = point.ipt_sid_key().as_ref();
-    *key.as_bytes()
 }
 
 /// Rounds are numbered, so that a late upload of an old one is not taken for one of the new.
