@@ -348,6 +348,12 @@ pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
 /// How often the control core looks at how much memory the process holds.
 pub const MEMORY_LOOK_MS: u64 = 1000;
 
+/// From this part of the budget on every core gives back what is kept there for later, ...
+pub const MEMORY_TRIM_PERCENT: u64 = 80;
+
+/// ... and again after so long, for as long as it is above.
+pub const MEMORY_TRIM_SECONDS: u64 = 5;
+
 /// From this part of the budget on new clients are refused.
 pub const MEMORY_REFUSE_PERCENT: u64 = 90;
 

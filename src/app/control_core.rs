@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use super::daemons::DaemonOptions;
 use super::daemons::told::Told;
 use super::fronts::Fronts;
+use super::memory::MemoryBudget;
 use super::options::Options;
 use super::roster::{Common, Own, Roster, ServiceShared};
 use super::running::{Order, Progress};
@@ -62,8 +63,8 @@ pub(super) struct Shared {
     pub(super) io: Io,
     /// How long a data core looks around before it sleeps.
     pub(super) spin: Duration,
-    /// Bytes of memory that the process may hold, where that is bounded.
-    pub(super) memory_max: Option<u64>,
+    /// Memory that the process may hold.
+    pub(super) memory: MemoryBudget,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
 }
@@ -77,7 +78,7 @@ impl Shared {
         (io, spin): (Io, Duration),
         guards: GuardPlan,
         order: watch::Receiver<Order>,
-        memory_max: Option<u64>,
+        memory: MemoryBudget,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             group,
@@ -94,7 +95,7 @@ impl Shared {
             order,
             io,
             spin,
-            memory_max,
+            memory,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
         })
     }
@@ -213,7 +214,7 @@ impl ControlCore {
         let ended = tokio::select! {
             ended = publish => ended,
             () = watch => Ok(()),
-            () = self.shared.watch_memory(self.shared.memory_max) => Ok(()),
+            () = self.shared.watch_memory() => Ok(()),
             error = &mut admin => Err(error),
             () = onionbalance => Ok(()),
             () = drained => Ok(()),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::daemons::DaemonOptions;
+use super::memory::MemoryBudget;
 use super::options::{Options, ServiceOptions};
 use super::running::Running;
 use super::start::start_after;
@@ -55,6 +56,8 @@ pub struct Launch {
     handlers: Handlers,
     /// Sockets that somebody else has bound for the listeners.
     sockets: PassedSockets,
+    /// The allocator's way to give memory back.
+    trim: Option<fn()>,
     /// Whether the process that runs is to be replaced.
     take_over: bool,
 }
@@ -67,6 +70,7 @@ impl Launch {
             io: IoChoice::default(),
             handlers: Handlers::default(),
             sockets: PassedSockets::default(),
+            trim: None,
             take_over: false,
         }
     }
@@ -90,6 +94,15 @@ impl Launch {
         Launch { sockets, ..self }
     }
 
+    /// Have this called on every core, every few seconds, while memory is short: it gives back to
+    /// the kernel what the program's allocator keeps of the calling thread for later, as
+    /// `mi_collect` of mimalloc and malloc_trim(3) do. Without, what clients have left behind
+    /// counts as held until other clients use it.
+    #[must_use]
+    pub fn trim(self, trim: fn()) -> Launch {
+        Launch { trim: Some(trim), ..self }
+    }
+
     /// Take over from the process that serves this configuration's state directory, without a gap:
     /// this one publishes, and then that one ends. Where none runs, this is a start like any other.
     #[cfg(feature = "admin")]
@@ -104,7 +117,7 @@ impl Launch {
     /// # Errors
     /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
     pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
-        let Launch { config, io, handlers, sockets, take_over } = self;
+        let Launch { config, io, handlers, sockets, trim, take_over } = self;
         let arti = check_arti(&config).map_err(LaunchError::Config)?;
         check_handlers(&config, &handlers).map_err(LaunchError::Config)?;
         StateDir::check(&config.state_dir).map_err(|error| wrong(&error))?;
@@ -163,7 +176,7 @@ impl Launch {
             daemons,
             arti,
             drain: config.drain,
-            memory_max,
+            memory: MemoryBudget { max: memory_max, trim },
         };
         let mut running = start_after(predecessor, state_dir, options)
             .map_err(|error| LaunchError::Failed(error.to_string()))?;

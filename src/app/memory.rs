@@ -1,20 +1,32 @@
 //! The memory budget: what happens when the process comes near `memory_max`.
 //!
 //! In this order, each step only if the one before was not enough: circuits that hold more in their
-//! queues than fits are closed by arti's quota, which has half of the budget; at 90 % new clients
-//! are refused; at 100 % the largest circuits are closed, a sixteenth of all each second. What is
-//! looked at is what the kernel counts, so what an embedding program holds counts as well.
+//! queues than fits are closed by arti's quota, which has half of the budget; at 80 % every core
+//! gives back what it and its allocator keep for later; at 90 % new clients are refused; at 100 %
+//! the largest circuits are closed, a sixteenth of all each second. What is looked at is what the
+//! kernel counts, so what an embedding program holds counts as well.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control_core::Shared;
 use crate::base::overload::Overload;
 use crate::limits;
 use crate::runtime::memory;
 
+/// Memory that a process may hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryBudget {
+    /// Bytes of it; `None` for as many as there are.
+    pub max: Option<u64>,
+    /// See [`super::Launch::trim`].
+    pub trim: Option<fn()>,
+}
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verdict {
+    /// Give back what is kept for later.
+    trim: bool,
     /// Refuse new clients.
     refuse: bool,
     /// Close the largest circuits.
@@ -27,30 +39,42 @@ fn judge(held: u64, max: u64, refusing: bool, clients: bool) -> Verdict {
     let percent =
         if refusing { limits::MEMORY_ACCEPT_AGAIN_PERCENT } else { limits::MEMORY_REFUSE_PERCENT };
     let above = |percent: u64| held / 100 >= max / 10_000 * percent;
-    Verdict { refuse: clients && above(percent), close: clients && above(100) }
+    Verdict {
+        trim: above(limits::MEMORY_TRIM_PERCENT),
+        refuse: clients && above(percent),
+        close: clients && above(100),
+    }
 }
 
 impl Shared {
-    /// Keep the process below `max` bytes, for as long as the future is polled.
-    pub(super) async fn watch_memory(&self, max: Option<u64>) {
-        let Some(max) = max else { return std::future::pending().await };
+    /// Keep the process within its budget, for as long as the future is polled.
+    pub(super) async fn watch_memory(&self) {
+        let Some(max) = self.memory.max else { return std::future::pending().await };
+        let mut trimmed = None;
         let mut ticks = tokio::time::interval(Duration::from_millis(limits::MEMORY_LOOK_MS));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             if let Some(held) = memory::held_bytes() {
-                self.bound_memory(held, max);
+                self.bound_memory(held, max, &mut trimmed);
             }
         }
     }
 
-    /// Do what has to be done with `held` of `max` bytes.
-    fn bound_memory(&self, held: u64, max: u64) {
+    /// Do what has to be done with `held` of `max` bytes. `trimmed` is when memory was given back
+    /// last.
+    fn bound_memory(&self, held: u64, max: u64, trimmed: &mut Option<Instant>) {
         let overload: &Overload = &self.common.overload;
         let clients = self.roster.all().iter().any(|one| one.service.open_circuits() > 0);
         let refusing = overload.is_short();
         let verdict = judge(held, max, refusing, clients);
         overload.set_short(verdict.refuse);
+        let pause = Duration::from_secs(limits::MEMORY_TRIM_SECONDS);
+        if verdict.trim && trimmed.is_none_or(|last| last.elapsed() >= pause) {
+            tracing::debug!(held, max, "cores give back what they keep for later");
+            self.group.trim(self.memory.trim);
+            *trimmed = Some(Instant::now());
+        }
         match (refusing, verdict.refuse) {
             (false, true) => tracing::warn!(
                 "{} MB of {} MB are held: new clients are refused",
@@ -78,12 +102,13 @@ mod tests {
     use super::{Verdict, judge};
 
     #[test]
-    fn new_clients_are_refused_before_circuits_are_closed() {
+    fn memory_is_given_back_before_clients_are_refused_and_they_before_circuits_are_closed() {
         let max = 1_000_000_000;
         let at = |percent: u64| judge(max / 100 * percent, max, false, true);
-        assert_eq!(at(89), Verdict { refuse: false, close: false });
-        assert_eq!(at(91), Verdict { refuse: true, close: false });
-        assert_eq!(at(101), Verdict { refuse: true, close: true });
+        assert_eq!(at(79), Verdict { trim: false, refuse: false, close: false });
+        assert_eq!(at(81), Verdict { trim: true, refuse: false, close: false });
+        assert_eq!(at(91), Verdict { trim: true, refuse: true, close: false });
+        assert_eq!(at(101), Verdict { trim: true, refuse: true, close: true });
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::daemons::DaemonOptions;
+use super::memory::MemoryBudget;
 use crate::onion::ServiceSettings;
 use crate::plane::config::{CircuitLimits, ListenConfig, PortConfig};
 use crate::plane::handler::Handlers;
@@ -54,8 +55,8 @@ pub struct Options {
     /// Local addresses that links go out from, one after the other for the stacks; empty for
     /// whichever the kernel chooses.
     pub source_addresses: Vec<Ipv4Addr>,
-    /// Bytes of memory that the process may hold; `None` for as many as there are.
-    pub memory_max: Option<u64>,
+    /// Memory that the process may hold.
+    pub memory: MemoryBudget,
     /// arti's configuration.
     pub arti: ArtiSettings,
     /// Where the admin socket is; `None` for none.

@@ -234,6 +234,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::{ChangeError, Changes, Order, ServiceOptions, Shared};
+    use crate::app::memory::MemoryBudget;
     use crate::app::roster::{Common, ServiceShared};
     use crate::onion::ServiceSettings;
     use crate::onion::config::RemoteInterval;
@@ -274,11 +275,9 @@ mod tests {
         });
         let (order, reader) = watch::channel(Order::Serve);
         let io = (Io::Epoll, Duration::ZERO);
-        let group = CoreGroup::new();
-        (
-            Shared::new(group, services.to_vec(), common, io, GuardPlan::new(1, 0), reader, None),
-            order,
-        )
+        let (group, guards) = (CoreGroup::new(), GuardPlan::new(1, 0));
+        let memory = MemoryBudget::default();
+        (Shared::new(group, services.to_vec(), common, io, guards, reader, memory), order)
     }
 
     /// The names of `services`.

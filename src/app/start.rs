@@ -92,8 +92,7 @@ pub(super) fn start_after(
     group.set_sources(options.source_addresses);
     let driver = (options.io, options.spin);
     let order_of_all = order_reader.clone();
-    let shared =
-        Shared::new(group, services, common, driver, guards, order_of_all, options.memory_max);
+    let shared = Shared::new(group, services, common, driver, guards, order_of_all, options.memory);
     if predecessor.is_none() {
         shared.set_listens(&options.listens, Occupied::Refuse)?;
     }

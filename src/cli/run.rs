@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::allocator;
 use super::args::{EXIT_CONFIG, RunArgs};
 use super::logging::{self, tell, warn};
 use super::passed;
@@ -54,7 +55,11 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     }
     super::process::prepare();
     let drain = config.drain;
-    let launch = Launch::new(config).io(args.io).sockets(sockets.clone()).take_over(args.take_over);
+    let launch = Launch::new(config)
+        .io(args.io)
+        .sockets(sockets.clone())
+        .trim(allocator::trim)
+        .take_over(args.take_over);
     let running = launch.start(|notice| told("", notice)).map_err(|error| match error {
         LaunchError::Config(errors) => Failure::Config(errors),
         LaunchError::Failed(error) => Failure::Failed(error),

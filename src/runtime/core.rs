@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::executor::{self, RunQueue};
+use super::ring;
 
 /// Which core of a group: 0 is the control core, data core `n` is `n + 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -191,6 +192,19 @@ impl CoreGroup {
     pub fn cores(&self) -> Vec<CoreHandle> {
         let control = self.control.read().unwrap_or_else(PoisonError::into_inner).clone();
         control.into_iter().chain(self.data_cores()).collect()
+    }
+
+    /// Let every core give back what it keeps for later, and then call `trim` there: an allocator's
+    /// way to do the same with what it keeps of a thread.
+    pub fn trim(&self, trim: Option<fn()>) {
+        for core in self.cores() {
+            core.spawn(async move {
+                ring::drop_spare();
+                if let Some(trim) = trim {
+                    trim();
+                }
+            });
+        }
     }
 
     /// Say how many Tor stacks there are. Before any link opens.

@@ -37,6 +37,7 @@ mod receive;
 mod send;
 mod slots;
 mod socket;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 mod uring;
@@ -529,6 +530,12 @@ pub(super) fn turn(patience: Option<Duration>, wake: &mut Vec<Waker>) -> io::Res
         Some(ring) => ring.turn(patience, wake),
         None => Err(io::ErrorKind::NotConnected.into()),
     })
+}
+
+/// Drop what the calling thread's sockets keep for later.
+pub(super) fn drop_spare() {
+    bytes::drop_spare();
+    send::drop_spare();
 }
 
 /// The office of the thread's ring, if it has one.

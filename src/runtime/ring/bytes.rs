@@ -12,9 +12,9 @@
 //! keeps a few for whoever comes next. Little that waits gets a small piece, and an idle socket
 //! holds at most one of those.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use super::spare::Spare;
 use crate::limits;
 
 /// Bytes of a large piece.
@@ -27,30 +27,25 @@ const SMALLEST_BYTES: usize = 64;
 const PIECES_KEPT: usize = 4;
 
 thread_local! {
-    /// Large pieces, empty; at most [`limits::RING_SPARE_PIECES_MAX`].
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// Large pieces.
+    static SPARE: Spare = const { Spare::new(limits::RING_SPARE_PIECES_MAX) };
 }
 
 /// An empty large piece.
 fn large_piece() -> Vec<u8> {
-    // A thread that is ending has no spare pieces any more.
-    let spare = SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten();
-    spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
+    Spare::take(&SPARE).unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
 }
 
-/// Give a piece back: the thread keeps it if it is large, and not too many.
-fn give_back(mut piece: Vec<u8>) {
-    if piece.capacity() != PIECE_BYTES {
-        return;
+/// Give a piece back, if it is a large one.
+fn give_back(piece: Vec<u8>) {
+    if piece.capacity() == PIECE_BYTES {
+        Spare::give_back(&SPARE, piece);
     }
-    piece.clear();
-    // As above.
-    let _ = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < limits::RING_SPARE_PIECES_MAX {
-            spare.push(piece);
-        }
-    });
+}
+
+/// Drop what is kept for later.
+pub(super) fn drop_spare() {
+    Spare::drop_all(&SPARE);
 }
 
 /// Bytes in the order in which they came.
@@ -140,7 +135,7 @@ impl Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bytes, PIECE_BYTES, SPARE};
+    use super::{Bytes, PIECE_BYTES, SPARE, Spare};
     use crate::limits;
 
     /// Room that it holds.
@@ -228,6 +223,8 @@ mod tests {
         let many = 2 * limits::RING_SPARE_PIECES_MAX * PIECE_BYTES;
         other.append(&some(many));
         assert_eq!(read_all(&mut other, PIECE_BYTES).len(), PIECE_BYTES + many);
-        assert_eq!(SPARE.with_borrow(Vec::len), limits::RING_SPARE_PIECES_MAX);
+        assert_eq!(Spare::len(&SPARE), limits::RING_SPARE_PIECES_MAX);
+        super::drop_spare();
+        assert_eq!(Spare::len(&SPARE), 0);
     }
 }

@@ -7,7 +7,6 @@
 //! What is written is collected in a vector of the socket's, which goes to the operation and then
 //! to the core's spare ones; a socket that has nothing to send has none.
 
-use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -17,32 +16,29 @@ use nix::sys::socket::{self, MsgFlags};
 use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::Shared;
+use super::spare::Spare;
 use crate::limits;
 
 thread_local! {
-    /// Empty vectors that have grown, at most [`limits::RING_SPARE_VECTORS_MAX`].
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    /// Vectors that have grown.
+    static SPARE: Spare = const { Spare::new(limits::RING_SPARE_VECTORS_MAX) };
 }
 
 /// An empty vector for what is written.
 pub(super) fn spare_vector() -> Vec<u8> {
-    // A thread that is ending has no spare vectors any more.
-    SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default()
+    Spare::take(&SPARE).unwrap_or_default()
 }
 
-/// Give a vector back to this thread, if it has not enough of them.
-fn give_back(mut vector: Vec<u8>) {
-    if vector.capacity() == 0 {
-        return;
+/// Give a vector back, if it has grown.
+fn give_back(vector: Vec<u8>) {
+    if vector.capacity() > 0 {
+        Spare::give_back(&SPARE, vector);
     }
-    vector.clear();
-    // As above.
-    let _ = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < limits::RING_SPARE_VECTORS_MAX {
-            spare.push(vector);
-        }
-    });
+}
+
+/// Drop what is kept for later.
+pub(super) fn drop_spare() {
+    Spare::drop_all(&SPARE);
 }
 
 /// The operation.
