@@ -13,6 +13,7 @@ pub mod descriptor;
 pub mod doctor;
 pub mod import;
 pub mod key;
+mod log_writer;
 mod logging;
 mod onionbalance;
 mod passed;

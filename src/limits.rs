@@ -348,11 +348,22 @@ pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
 /// How often the control core looks at how much memory the process holds.
 pub const MEMORY_LOOK_MS: u64 = 1000;
 
-/// From this part of the budget on every core gives back what is kept there for later, ...
+/// Lines of the log that may wait for whoever reads it; more are lost.
+pub const LOG_LINES_WAITING_MAX: usize = 1024;
+
+/// How long an ending process waits for its last lines to be written.
+pub const LOG_FLUSH_MS_MAX: u64 = 1000;
+
+/// From this part of the budget on the cores give back what is kept there for later, ...
 pub const MEMORY_TRIM_PERCENT: u64 = 80;
 
-/// ... and again after so long, for as long as it is above.
+/// ... and again after so long, for as long as it is above, ...
 pub const MEMORY_TRIM_SECONDS: u64 = 5;
+
+/// ... which doubles, up to this, each time that less than one of so many parts came back.
+pub const MEMORY_TRIM_SECONDS_MAX: u64 = 320;
+/// See [`MEMORY_TRIM_SECONDS_MAX`].
+pub const MEMORY_TRIM_WORTH_ONE_OF: u64 = 50;
 
 /// From this part of the budget on new clients are refused.
 pub const MEMORY_REFUSE_PERCENT: u64 = 90;

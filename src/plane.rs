@@ -27,7 +27,7 @@
 //! EXITPOLICY would be "not allowed by ruleset", and INTERNAL makes clients give up the circuit.
 
 mod backend;
-mod buffers;
+pub(crate) mod buffers;
 pub mod config;
 mod forward;
 pub mod front;

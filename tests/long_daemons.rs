@@ -66,11 +66,7 @@ fn spec(lab: &Lab, root: &Path, backend: &str, service_lines: String) -> Spec {
 
 /// A C tor instance of `onion` that another machine would have.
 fn elsewhere(lab: &Lab, onion: &str) -> OnionService {
-    let spec = OnionServiceSpec {
-        ports: vec![(80, backend_that_says("remote"))],
-        vanguards_lite: true,
-        extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
-    };
+    let spec = OnionServiceSpec::instance(vec![(80, backend_that_says("remote"))]);
     lab.balanced_service(&spec, onion).expect("the instance starts")
 }
 

@@ -30,11 +30,7 @@ fn page(lab: &Lab, root: &Path, text: &str) -> String {
 
 /// A C tor instance of the service at `onion`, in front of a page that says `text`.
 fn instance(lab: &Lab, root: &Path, onion: &str, text: &str) -> OnionService {
-    let spec = OnionServiceSpec {
-        ports: vec![(80, page(lab, root, text))],
-        vanguards_lite: true,
-        extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
-    };
+    let spec = OnionServiceSpec::instance(vec![(80, page(lab, root, text))]);
     lab.balanced_service(&spec, onion).expect("the instance starts")
 }
 

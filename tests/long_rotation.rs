@@ -2,8 +2,9 @@
 //! clients fetch: none fails. A new network has no shared random value for its first minutes, and
 //! the specified stand-in is used: that it is replaced by a value is one change more.
 //!
-//! Beside it a service whose instances are one of this process and two C tor daemons, which close
-//! all their introduction points when the shared random value changes.
+//! Beside it a service whose instances are one of this process, two C tor daemons, which close all
+//! their introduction points when the shared random value changes, and one elsewhere, which does so
+//! too and is asked for the new ones.
 
 #[path = "end_to_end/arti_client.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
@@ -19,7 +20,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustbalance_lab::{Lab, Size};
+use nix::sys::signal::Signal;
+use rustbalance_lab::{Lab, OnionServiceSpec, Size};
 use service::{Service, Spec, ctor_table};
 
 /// Longer than two periods of 8 minutes.
@@ -29,15 +31,27 @@ const SECONDS_MAX: u64 = 36 * 60;
 /// Values that have to be seen, so that one follows another twice.
 const SHARED_RANDOMS: usize = 3;
 
-/// One in so many requests may fail where daemons serve, too: between the moment at which tor
-/// closes a daemon's points and the next descriptor, a client may come to know only those.
-const DAEMONS_SERVE: usize = 100;
+/// One in so many requests may fail where C tor serves, too: between the moment at which tor closes
+/// an instance's points and the next descriptor, a client may come to know only those.
+const CTOR_SERVES: usize = 100;
 
-/// A service with two daemons. `root` has what lasts as long.
-fn with_daemons(lab: &Lab, root: &Path) -> Service {
+/// A service with two daemons and an instance elsewhere. `root` has what lasts as long.
+fn with_ctor(lab: &Lab, root: &Path) -> Service {
     let port_lines = ctor_table(lab, root, 2);
-    let service = Service::start(lab, &Spec { instances: 1, port_lines, ..Spec::default() });
-    daemon::all_serve(&service, 3);
+    let mut spec = Spec { instances: 1, port_lines, ..Spec::default() };
+    let service = Service::start(lab, &spec);
+    std::fs::write(root.join("index.html"), "elsewhere").expect("the directory is writable");
+    let nginx = lab.nginx(root).expect("nginx starts");
+    let elsewhere = OnionServiceSpec::instance(vec![(80, nginx.address.to_string())]);
+    let elsewhere = lab.balanced_service(&elsewhere, &service.onion).expect("it starts");
+    spec.service_lines = format!(
+        "remote_interval_min_s = 5\nremote_interval_max_s = 20\n[[service.remote]]\naddress = \
+         \"{}\"\n",
+        elsewhere.hostname
+    );
+    service.configure(lab, &spec);
+    service.signal(Signal::SIGHUP);
+    daemon::all_serve(&service, 4);
     service
 }
 
@@ -53,7 +67,7 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
     let client = lab.client("rotation").expect("a client starts");
     let service = Service::start(&lab, &Spec::default());
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    let mixed = with_daemons(&lab, root.path());
+    let mixed = with_ctor(&lab, root.path());
     let mut mixed_failed = Vec::new();
     let started = Instant::now();
     let (mut periods, mut revisions) = (BTreeSet::new(), BTreeSet::new());
@@ -97,7 +111,7 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
         .map(|all| all.iter().filter_map(|one| one["streams_total"].as_u64()).collect())
         .unwrap_or_default();
     println!(
-        "with daemons: {} of {fetched} failed, streams by instance {streams:?}: {mixed_failed:?}",
+        "with C tor: {} of {fetched} failed, streams by instance {streams:?}: {mixed_failed:?}",
         mixed_failed.len()
     );
     println!("{fetched} requests, periods {periods:?}, {} shared random values", randoms.len());
@@ -107,6 +121,6 @@ fn two_rotations_of_period_and_shared_random_value_without_a_failed_request() {
         failed.len(),
         service.log()
     );
-    assert!(mixed_failed.len() * DAEMONS_SERVE <= fetched, "{}", mixed.log());
+    assert!(mixed_failed.len() * CTOR_SERVES <= fetched, "{}", mixed.log());
     assert!(streams[1..].iter().sum::<u64>() > 0, "no daemon was met: {streams:?}");
 }

@@ -8,12 +8,14 @@ mod program;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
 use base64::Engine as _;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use program::{NO_NETWORK, Place};
 use rustbalance_lab::wait_until;
@@ -348,6 +350,31 @@ fn it_ends_in_good_order_when_nobody_reads_its_output_any_more() {
     process.wait_for("it answers", |process| process.status());
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end().code(), Some(0));
+}
+
+#[test]
+fn it_goes_on_while_whoever_reads_its_log_has_stopped() {
+    let place = place("instances = 1");
+    let (mut reader, writer) = std::io::pipe().expect("there are pipes");
+    let room = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it may be small");
+    let mut command = place.command(&["run", "--config", "rustbalance.toml"]);
+    command.env("RUSTBALANCE_LOG", "trace");
+    command.stdout(File::create(place.path("out")).expect("the directory is writable"));
+    command.stderr(writer);
+    let child = command.spawn().expect("the binary was built");
+    drop(command);
+    std::fs::write(place.path("err"), "").expect("the directory is writable");
+    let mut process = Process { place: &place, child };
+    for _ in 0..20 {
+        process.wait_for("it answers", |process| process.status());
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.end().code(), Some(0));
+    let mut log = Vec::new();
+    reader.read_to_end(&mut log).expect("it is a pipe");
+    // What was in the pipe is all that has left the process: the pipe was full.
+    let room = usize::try_from(room).expect("it has a size");
+    assert!((room / 2..=room).contains(&log.len()), "{} of {room}", log.len());
 }
 
 #[test]

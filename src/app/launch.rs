@@ -94,10 +94,10 @@ impl Launch {
         Launch { sockets, ..self }
     }
 
-    /// Have this called on every core, every few seconds, while memory is short: it gives back to
-    /// the kernel what the program's allocator keeps of the calling thread for later, as
-    /// `mi_collect` of mimalloc and malloc_trim(3) do. Without, what clients have left behind
-    /// counts as held until other clients use it.
+    /// Have this called on one core after another while memory is short: it gives back to the
+    /// kernel what the program's allocator keeps of the calling thread for later, as `mi_collect`
+    /// of mimalloc does. It must take little time, as nothing else runs on that core meanwhile.
+    /// Without, what clients have left behind counts as held until other clients use it.
     #[must_use]
     pub fn trim(self, trim: fn()) -> Launch {
         Launch { trim: Some(trim), ..self }

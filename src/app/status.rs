@@ -127,11 +127,17 @@ impl Shared {
         for one in &closing {
             one.service.close_circuit(circuit);
         }
-        let fronts = self.fronts.all();
-        let is_theirs =
-            |front: &&Arc<Front>| closing.iter().any(|one| one.name() == front.config().service);
+        let (fronts, served) = (self.fronts.all(), self.roster.served());
+        let closes = |front: &&Arc<Front>| {
+            let theirs = |one: &&Arc<ServiceShared>| one.name() == front.config().service;
+            // One that drains has a say only where no other has taken its name.
+            match served.iter().find(theirs) {
+                Some(one) => verdict == Verdict::Banned && one.plane.closes_circuits(),
+                None => closing.iter().any(|one| theirs(&one)),
+            }
+        };
         // What a daemon says of it nobody waits for.
-        fronts.iter().filter(is_theirs).for_each(|front| drop(front.close_circuit(circuit)));
+        fronts.iter().filter(closes).for_each(|front| drop(front.close_circuit(circuit)));
         told
     }
 

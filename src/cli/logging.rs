@@ -1,9 +1,10 @@
 //! Where the binary's log goes, in which form, and how much of it.
 //!
-//! It goes to standard error: for people on a terminal, as journald's fields where standard error
-//! is the journal's, else as JSON lines; `[log] format` says otherwise. By default with our own
-//! lines from `info` up and arti's from `warn` up; `[log] level` and, above it, `RUSTBALANCE_LOG`
-//! take tracing's directives, for example `rustbalance=debug,tor_guardmgr=info`.
+//! It goes to standard error ([`super::log_writer`]): for people on a terminal, as journald's
+//! fields where standard error is the journal's, else as JSON lines; `[log] format` says otherwise.
+//! By default with our own lines from `info` up and arti's from `warn` up; `[log] level` and, above
+//! it, `RUSTBALANCE_LOG` take tracing's directives, for example
+//! `rustbalance=debug,tor_guardmgr=info`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -11,8 +12,9 @@ use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use super::log_writer::LogWriter;
 use crate::config::{Log, LogFormat};
 
 /// What changes the directives of the log, once there is one.
@@ -53,7 +55,10 @@ fn is_journal() -> bool {
 }
 
 /// Start the log. Does nothing when there is one already.
-pub fn init(log: &Log) {
+///
+/// # Errors
+/// A sentence, when its thread cannot be started.
+pub fn init(log: &Log) -> Result<(), String> {
     let format = match log.format {
         LogFormat::Auto if std::io::stderr().is_terminal() => LogFormat::Human,
         LogFormat::Auto if is_journal() => LogFormat::Journald,
@@ -67,18 +72,21 @@ pub fn init(log: &Log) {
     let for_people = format == LogFormat::Human;
     // It would tell its own errors on standard error by `eprintln!`, which panics where that has
     // gone.
-    let lines =
-        || tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = || {
+        let writer = LogWriter::of_process().map_err(|error| format!("the log: {error}"))?;
+        Ok::<_, String>(fmt::layer().with_writer(writer).log_internal_errors(false))
+    };
     let layer = match journal {
         Some(journal) => journal.boxed(),
-        None if for_people => lines().boxed(),
-        None => lines().json().boxed(),
+        None if for_people => lines()?.boxed(),
+        None => lines()?.json().boxed(),
     };
     let (filter, handle) = reload::Layer::new(filter(log));
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
         let _ = FILTER.set(handle);
         let _ = FOR_PEOPLE.set(for_people);
     }
+    Ok(())
 }
 
 /// Let other directives hold from now on.

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::allocator;
 use super::args::{EXIT_CONFIG, RunArgs};
+use super::log_writer;
 use super::logging::{self, tell, warn};
 use super::passed;
 use super::systemd::{Notifier, feed_watchdog};
@@ -28,7 +29,9 @@ enum Failure {
 
 /// Do it.
 pub fn run(args: &RunArgs) -> ExitCode {
-    match serve(args) {
+    let end = serve(args);
+    log_writer::flush();
+    match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Config(errors)) => {
             for error in errors {
@@ -49,7 +52,7 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
     let (sockets, useless) = passed::take(args.take_over).map_err(Failure::Failed)?;
     let config = args.config().map_err(Failure::Config)?;
     logging::check(&config.log).map_err(|error| Failure::Config(vec![error]))?;
-    logging::init(&config.log);
+    logging::init(&config.log).map_err(Failure::Failed)?;
     for warning in config.warnings.iter().chain(&useless) {
         warn(warning);
     }

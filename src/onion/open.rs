@@ -80,7 +80,8 @@ impl OpenCircuits {
     /// Have the `count` largest close: those with the most streams, the older one of two alike.
     pub(super) fn close_largest(&self, count: usize) {
         let mut all: Vec<_> = self.lock().values().cloned().collect();
-        all.sort_by_key(|circuit| std::cmp::Reverse(circuit.streams()));
+        // Each is asked once: streams come and go meanwhile, and a sort whose order changes panics.
+        all.sort_by_cached_key(|circuit| std::cmp::Reverse(circuit.streams()));
         for circuit in all.iter().take(count) {
             circuit.close.notify_one();
         }

@@ -217,12 +217,12 @@ impl Publisher {
         let longest = Duration::from_secs(5);
         // What cannot be done at its time must not wake us: events do, when it can.
         let free = self.obstacle.is_none();
-        let slot_free = self.slots.available_permits() > 0;
+        let may_upload = self.slots.available_permits() > 0 && !self.service.is_handed_over();
         let first_wait = Duration::from_millis(limits::FIRST_PUBLISH_WAIT_MS);
         let waited = self.first_point.filter(|_| self.round.is_none()).map(|at| at + first_wait);
         let times = [
             self.pacing.next_round().filter(|_| free),
-            self.round.as_ref().and_then(Round::next_attempt).filter(|_| slot_free),
+            self.round.as_ref().and_then(Round::next_attempt).filter(|_| may_upload),
             self.republish_at,
             waited.filter(|at| *at > now),
             self.verifier.next_check().filter(|_| self.can_verify()),

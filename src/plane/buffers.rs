@@ -13,6 +13,11 @@ thread_local! {
     static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Drop those of the calling thread.
+pub(crate) fn drop_spare() {
+    drop(SPARE.try_with(RefCell::take));
+}
+
 /// A borrowed buffer; goes back to the spare ones of the core that drops it.
 pub(super) struct Buffer {
     /// [`limits::RELAY_BUFFER_BYTES`] of room.

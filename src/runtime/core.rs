@@ -194,17 +194,9 @@ impl CoreGroup {
         control.into_iter().chain(self.data_cores()).collect()
     }
 
-    /// Let every core give back what it keeps for later, and then call `trim` there: an allocator's
-    /// way to do the same with what it keeps of a thread.
-    pub fn trim(&self, trim: Option<fn()>) {
-        for core in self.cores() {
-            core.spawn(async move {
-                ring::drop_spare();
-                if let Some(trim) = trim {
-                    trim();
-                }
-            });
-        }
+    /// Let one core after another give back what it keeps for later, and call `trim` there.
+    pub fn trim(&self, trim: impl Fn() + Clone + Send + 'static) {
+        trim_each(self.cores(), trim);
     }
 
     /// Say how many Tor stacks there are. Before any link opens.
@@ -283,6 +275,21 @@ impl CoreGroup {
     /// How many reactors of each kind were spawned on each core so far.
     pub fn spawn_counts(&self) -> Vec<SpawnCount> {
         self.spawned.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// See [`CoreGroup::trim`]; the last one comes first.
+fn trim_each(mut cores: Vec<CoreHandle>, trim: impl Fn() + Clone + Send + 'static) {
+    while let Some(core) = cores.pop() {
+        let (others, trim) = (cores.clone(), trim.clone());
+        let begun = core.spawn(async move {
+            ring::drop_spare();
+            trim();
+            trim_each(others, trim);
+        });
+        if begun {
+            return;
+        }
     }
 }
 

@@ -73,10 +73,11 @@ fn the_generated_stack_serves_as_its_readme_says() {
     let served = served.unwrap_or_else(|error| panic!("{error}\n{}", logs().join("\n\n")));
     assert_eq!(sha256(&served.body), hash);
     sh("Stop");
-    let ended = |pid: &u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
+    let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let left = || {
+        let all = running.iter().map(stat);
+        all.filter(|stat| !stat.is_empty() && !stat.contains(") Z ")).collect::<Vec<_>>()
     };
-    wait_until("all of it ends", 60, || running.iter().all(ended).then_some(()))
-        .unwrap_or_else(|error| panic!("{error}"));
+    wait_until("all of it ends", 60, || left().is_empty().then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", left(), logs().join("\n\n")));
 }

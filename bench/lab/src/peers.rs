@@ -155,11 +155,7 @@ impl Lab {
         let made: Vec<(PathBuf, String)> =
             (0..frontends).map(|_| self.frontend_key()).collect::<Result<_>>()?;
         let hostnames: Vec<&str> = made.iter().map(|(_, hostname)| hostname.as_str()).collect();
-        let spec = OnionServiceSpec {
-            ports: ports.to_vec(),
-            vanguards_lite: true,
-            extra: "HiddenServiceOnionBalanceInstance 1".to_owned(),
-        };
+        let spec = OnionServiceSpec::instance(ports.to_vec());
         let services: Vec<OnionService> = (0..instances)
             .map(|_| self.service_balanced_by(&spec, &hostnames))
             .collect::<Result<_>>()?;

@@ -21,6 +21,14 @@ pub struct OnionServiceSpec {
     pub extra: String,
 }
 
+impl OnionServiceSpec {
+    /// An instance of a service that OnionBalance, or something in its place, publishes.
+    pub fn instance(ports: Vec<(u16, String)>) -> OnionServiceSpec {
+        let extra = "HiddenServiceOnionBalanceInstance 1".to_owned();
+        OnionServiceSpec { ports, vanguards_lite: true, extra }
+    }
+}
+
 /// A running C tor onion service.
 #[derive(Clone, Debug)]
 pub struct OnionService {

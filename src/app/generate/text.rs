@@ -126,8 +126,12 @@ fn here(stack: &Stack<'_>) -> String {
          `run/onionbalance.sock` tells OnionBalance's status to whoever connects.\n\n\
          ## Stop\n\n```sh\n",
     );
-    let _ =
-        write!(text, "cd {root}\nkill $(cat onionbalance/pid tor.*/pid run/haproxy.pid)\n```\n");
+    let _ = write!(
+        text,
+        "cd {root}\nkill $(cat tor.*/pid run/haproxy.pid)\n\
+         # It keeps nothing on disk, and does not always end at SIGTERM (0.2.2).\n\
+         kill -KILL $(cat onionbalance/pid)\n```\n"
+    );
     text
 }
 

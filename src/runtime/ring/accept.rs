@@ -70,8 +70,9 @@ impl Accept {
     }
 
     /// Take one connection. `accept4(2)` has no flag that keeps it from waiting.
-    pub(super) fn attempt(&self, first: bool) -> Attempt {
-        if first && let Err(error) = SockRef::from(&self.listener.fd).set_nonblocking(true) {
+    pub(super) fn attempt(&self) -> Attempt {
+        // Each time: another process that has the listener, as in an upgrade, may change its mode.
+        if let Err(error) = SockRef::from(&self.listener.fd).set_nonblocking(true) {
             return Attempt::Ended(Err(error.raw_os_error().unwrap_or(libc::EIO)));
         }
         match socket::accept4(self.fd(), self.listener.flags) {

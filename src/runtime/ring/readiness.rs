@@ -190,7 +190,7 @@ impl Readiness {
                 Op::Receive(_) if buffer.is_none() => break,
                 Op::Receive(receive) => receive.attempt(buffer.unwrap_or_default(), buffers),
                 Op::Send(send) => send.attempt(),
-                Op::Accept(accept) => accept.attempt(first),
+                Op::Accept(accept) => accept.attempt(),
                 Op::Connect(connect) => connect.attempt(first),
                 Op::Wake(wake) => wake.attempt(first),
                 Op::Watch(_) => break,
