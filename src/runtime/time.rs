@@ -134,10 +134,33 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Poll;
     use std::time::{Duration, Instant};
 
-    use super::{now, sleep};
+    use super::{now, sleep, sleep_until};
+    use crate::runtime::ring::tests::engines;
     use crate::runtime::{Driver, Io};
+
+    /// arti asks [`now`] in loops around its sleeps: in one batch they would never end.
+    #[test]
+    fn a_timer_is_not_ready_before_the_batchs_clock_is_there() {
+        for io in engines() {
+            let driver = Driver::for_data_core(io).expect("descriptors are left");
+            driver.block_on(async {
+                let at = now() + Duration::from_millis(3);
+                let mut timer = sleep_until(at);
+                while Instant::now() < at + Duration::from_millis(3) {
+                    std::hint::spin_loop();
+                }
+                let ready = poll_fn(|cx| Poll::Ready(Pin::new(&mut timer).poll(cx).is_ready()));
+                assert!(!ready.await && now() < at);
+                timer.await;
+                assert!(now() >= at);
+            });
+        }
+    }
 
     #[test]
     fn a_batch_has_one_time_and_the_next_has_another() {
