@@ -202,6 +202,7 @@ fn follow(
                     ends += 1;
                     if ends > 1 {
                         // As asked for: at once. The descriptors go with the process.
+                        log_writer::flush();
                         std::process::exit(0);
                     }
                     tell(&"draining; once more ends at once");
