@@ -2,7 +2,7 @@
 //! which no release is.
 //!
 //! `RUSTBALANCE_FAULT=core-died:NUMBER:SECONDS` has a data core panic, once, so long after it began
-//! to serve; with `core-dying` six times in all; with `core-hung` it does nothing any more.
+//! to serve; with `core-dying` eight times in all; with `core-hung` it does nothing any more.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -46,7 +46,7 @@ impl Kind {
     fn times(self) -> u32 {
         match self {
             Kind::Died | Kind::Hung => 1,
-            Kind::Dying => 6,
+            Kind::Dying => 8,
         }
     }
 }
