@@ -342,17 +342,17 @@ pub const INTRODUCTIONS_PER_POINT_MIN: u32 = 16_384;
 /// See [`INTRODUCTIONS_PER_POINT_MIN`].
 pub const INTRODUCTIONS_PER_POINT_MAX: u32 = 32_768;
 
-/// Of the memory budget, one of so many parts is for what waits in the queues of circuits.
-pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
-
-/// How often the control core looks at how much memory the process holds.
-pub const MEMORY_LOOK_MS: u64 = 1000;
-
 /// Lines of the log that may wait for whoever reads it; more are lost.
 pub const LOG_LINES_WAITING_MAX: usize = 1024;
 
 /// How long an ending process waits for its last lines to be written.
 pub const LOG_FLUSH_MS_MAX: u64 = 1000;
+
+/// Of the memory budget, one of so many parts is for what waits in the queues of circuits.
+pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
+
+/// How often the control core looks at how much memory the process holds.
+pub const MEMORY_LOOK_MS: u64 = 1000;
 
 /// From this part of the budget on the cores give back what is kept there for later, ...
 pub const MEMORY_TRIM_PERCENT: u64 = 80;

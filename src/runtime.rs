@@ -28,6 +28,7 @@ mod park;
 pub mod pinning;
 pub mod ring;
 pub mod rtcompat;
+pub(crate) mod spare;
 pub mod time;
 mod timers;
 

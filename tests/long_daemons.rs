@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use arti_client::ArtiClient;
 use nix::sys::signal::{Signal, kill};
 use rustbalance::base::stream::CircuitId;
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::{Client, Lab, OnionService, OnionServiceSpec, Size, backend, wait_until};
 use service::{Service, Spec, ctor_table};
 
@@ -171,8 +172,7 @@ fn upgrade_under_requests(
     assert!(now.len() == 2 && now.iter().all(|one| !before.contains(one)), "{before:?} {now:?}");
     let last = upgrading::serving(service).expect("it answers");
     kill(upgrading::process(last), Signal::SIGTERM).expect("it runs");
-    wait_until("the last one ends", 60, || upgrading::has_ended(last).then_some(()))
-        .expect("it drains");
+    wait_until("the last one ends", 60, || has_ended(last).then_some(())).expect("it drains");
     assert!(daemon::processes(service).is_empty(), "a daemon is left behind");
 }
 

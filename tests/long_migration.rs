@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rustbalance_lab::client::random_file;
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::{Client, Lab, OnionServiceSpec, Size, wait_until};
 use serde_json::Value;
 use service::{Service, Spec, state_dir};
@@ -142,9 +143,5 @@ fn a_service_moves_from_c_tor_and_back_while_clients_fetch() {
 fn end(pid: u32) {
     let process = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("pids are small"));
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).expect("it runs");
-    wait_until("the process ends", 60, || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        (stat.is_empty() || stat.contains(") Z ")).then_some(())
-    })
-    .expect("it ends");
+    wait_until("the process ends", 60, || has_ended(pid).then_some(())).expect("it ends");
 }

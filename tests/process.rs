@@ -12,7 +12,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use base64::Engine as _;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -53,6 +53,16 @@ impl<'a> Process<'a> {
     /// Start it, and wait until it answers on its socket.
     fn start(place: &'a Place) -> Process<'a> {
         Process::spawn(place, place.command(&["run", "--config", "rustbalance.toml"]))
+    }
+
+    /// Start it with a log of everything, and its output elsewhere.
+    fn with_output(place: &'a Place, out: impl Into<Stdio>, err: impl Into<Stdio>) -> Process<'a> {
+        let mut command = place.command(&["run", "--config", "rustbalance.toml"]);
+        command.env("RUSTBALANCE_LOG", "trace").stdout(out).stderr(err);
+        let child = command.spawn().expect("the binary was built");
+        // Nothing is in `err`, which is only there to be read.
+        std::fs::write(place.path("err"), "").expect("the directory is writable");
+        Process { place, child }
     }
 
     /// See [`Process::start`]; with this command.
@@ -338,15 +348,9 @@ fn sighup_does_not_end_it() {
 fn it_ends_in_good_order_when_nobody_reads_its_output_any_more() {
     let place = place("instances = 1");
     let (reader, writer) = std::io::pipe().expect("there are pipes");
-    let mut command = place.command(&["run", "--config", "rustbalance.toml"]);
-    command.env("RUSTBALANCE_LOG", "trace");
-    command.stdout(writer.try_clone().expect("there are descriptors")).stderr(writer);
-    let child = command.spawn().expect("the binary was built");
-    drop(command);
+    let out = writer.try_clone().expect("there are descriptors");
+    let mut process = Process::with_output(&place, out, writer);
     drop(reader);
-    // Its output goes nowhere, so `err` is only there to be read.
-    std::fs::write(place.path("err"), "").expect("the directory is writable");
-    let mut process = Process { place: &place, child };
     process.wait_for("it answers", |process| process.status());
     process.signal(Signal::SIGTERM);
     assert_eq!(process.end().code(), Some(0));
@@ -357,14 +361,8 @@ fn it_goes_on_while_whoever_reads_its_log_has_stopped() {
     let place = place("instances = 1");
     let (mut reader, writer) = std::io::pipe().expect("there are pipes");
     let room = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).expect("it may be small");
-    let mut command = place.command(&["run", "--config", "rustbalance.toml"]);
-    command.env("RUSTBALANCE_LOG", "trace");
-    command.stdout(File::create(place.path("out")).expect("the directory is writable"));
-    command.stderr(writer);
-    let child = command.spawn().expect("the binary was built");
-    drop(command);
-    std::fs::write(place.path("err"), "").expect("the directory is writable");
-    let mut process = Process { place: &place, child };
+    let out = File::create(place.path("out")).expect("the directory is writable");
+    let mut process = Process::with_output(&place, out, writer);
     for _ in 0..20 {
         process.wait_for("it answers", |process| process.status());
     }

@@ -122,21 +122,23 @@ impl Shared {
     ) -> usize {
         let told = |one: &&Arc<ServiceShared>| one.plane.set_verdict(circuit, verdict, lifetime);
         let told = self.roster.with_planes(|_| true).iter().filter(told).count();
-        let mut closing = self.roster.all();
-        closing.retain(|one| verdict == Verdict::Banned && one.plane.closes_circuits());
-        for one in &closing {
+        if verdict != Verdict::Banned {
+            return told;
+        }
+        let (all, served) = (self.roster.all(), self.roster.served());
+        for one in all.iter().filter(|one| one.plane.closes_circuits()) {
             one.service.close_circuit(circuit);
         }
-        let (fronts, served) = (self.fronts.all(), self.roster.served());
         let closes = |front: &&Arc<Front>| {
             let theirs = |one: &&Arc<ServiceShared>| one.name() == front.config().service;
             // One that drains has a say only where no other has taken its name.
             match served.iter().find(theirs) {
-                Some(one) => verdict == Verdict::Banned && one.plane.closes_circuits(),
-                None => closing.iter().any(|one| theirs(&one)),
+                Some(one) => one.plane.closes_circuits(),
+                None => all.iter().filter(theirs).any(|one| one.plane.closes_circuits()),
             }
         };
         // What a daemon says of it nobody waits for.
+        let fronts = self.fronts.all();
         fronts.iter().filter(closes).for_each(|front| drop(front.close_circuit(circuit)));
         told
     }

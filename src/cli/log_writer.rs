@@ -27,7 +27,7 @@ pub(super) struct LogWriter {
 }
 
 /// The process's.
-static WRITER: OnceLock<Arc<LogWriter>> = OnceLock::new();
+static WRITER: OnceLock<LogWriter> = OnceLock::new();
 
 impl LogWriter {
     /// Start the thread, which writes to `out`.
@@ -43,12 +43,12 @@ impl LogWriter {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn of_process() -> io::Result<Arc<LogWriter>> {
+    pub(super) fn of_process() -> io::Result<&'static LogWriter> {
         if let Some(writer) = WRITER.get() {
-            return Ok(Arc::clone(writer));
+            return Ok(writer);
         }
-        let writer = Arc::new(LogWriter::start(io::stderr())?);
-        Ok(Arc::clone(WRITER.get_or_init(|| writer)))
+        let writer = LogWriter::start(io::stderr())?;
+        Ok(WRITER.get_or_init(|| writer))
     }
 
     /// Wait until all lines are written, but no longer than so.

@@ -74,7 +74,7 @@ pub fn init(log: &Log) -> Result<(), String> {
     // gone.
     let lines = || {
         let writer = LogWriter::of_process().map_err(|error| format!("the log: {error}"))?;
-        Ok::<_, String>(fmt::layer().with_writer(writer).log_internal_errors(false))
+        Ok::<_, String>(fmt::layer().with_writer(move || writer).log_internal_errors(false))
     };
     let layer = match journal {
         Some(journal) => journal.boxed(),

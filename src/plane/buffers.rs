@@ -4,18 +4,17 @@
 //! written; an idle stream holds none, so ten thousand quiet connections cost no buffers. Each core
 //! keeps a few spare ones for itself: no lock, and no allocation while streams come and go.
 
-use std::cell::RefCell;
-
 use crate::limits;
+use crate::runtime::spare::Spare;
 
 thread_local! {
-    /// This core's spare buffers, at most [`limits::RELAY_BUFFERS_SPARE_MAX`].
-    static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    /// This core's spare buffers.
+    static SPARE: Spare<Box<[u8]>> = const { Spare::new(limits::RELAY_BUFFERS_SPARE_MAX) };
 }
 
 /// Drop those of the calling thread.
 pub(crate) fn drop_spare() {
-    drop(SPARE.try_with(RefCell::take));
+    Spare::drop_all(&SPARE);
 }
 
 /// A borrowed buffer; goes back to the spare ones of the core that drops it.
@@ -31,9 +30,8 @@ pub(super) struct Buffer {
 impl Buffer {
     /// An empty buffer.
     pub(super) fn take() -> Buffer {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
         let new = || vec![0; limits::RELAY_BUFFER_BYTES].into_boxed_slice();
-        Buffer { bytes: spare.unwrap_or_else(new), start: 0, end: 0 }
+        Buffer { bytes: Spare::take(&SPARE).unwrap_or_else(new), start: 0, end: 0 }
     }
 
     /// One that holds these bytes, which fit.
@@ -68,20 +66,13 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        // A thread that is ending has no spare buffers any more.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < limits::RELAY_BUFFERS_SPARE_MAX {
-                spare.push(bytes);
-            }
-        });
+        Spare::give_back(&SPARE, std::mem::take(&mut self.bytes));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Buffer, SPARE};
+    use super::{Buffer, SPARE, Spare};
     use crate::limits;
 
     #[test]
@@ -93,7 +84,7 @@ mod tests {
         let many: Vec<Buffer> =
             (0..limits::RELAY_BUFFERS_SPARE_MAX * 2).map(|_| Buffer::take()).collect();
         drop(many);
-        assert_eq!(SPARE.with_borrow(Vec::len), limits::RELAY_BUFFERS_SPARE_MAX);
+        assert_eq!(Spare::len(&SPARE), limits::RELAY_BUFFERS_SPARE_MAX);
     }
 
     #[test]

@@ -12,8 +12,6 @@ pub(super) struct Idle {
     longest: Duration,
     /// When bytes were moved last.
     last: Instant,
-    /// When `timer` is ready.
-    due: Instant,
     /// When to look. It is not moved with each byte: when it is due it is seen how long there were
     /// none.
     timer: Sleep,
@@ -23,8 +21,7 @@ impl Idle {
     /// From now on.
     pub(super) fn new(longest: Duration) -> Idle {
         let last = time::now();
-        let due = last + longest;
-        Idle { longest, last, due, timer: runtime::sleep_until(due) }
+        Idle { longest, last, timer: runtime::sleep_until(last + longest) }
     }
 
     /// Bytes were moved.
@@ -36,13 +33,11 @@ impl Idle {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(Pin::new(&mut self.timer).poll(cx));
-            // No clock is asked: the batch's can be behind the timer's.
-            let due = self.last + self.longest;
-            if due <= self.due {
+            let until = self.last + self.longest;
+            if time::now() >= until {
                 return Poll::Ready(());
             }
-            self.due = due;
-            self.timer.reset(due);
+            self.timer.reset(until);
         }
     }
 }
@@ -53,49 +48,36 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Idle;
-    use crate::runtime::ring::tests::engines;
-    use crate::runtime::{Driver, time};
-
-    /// Until the clock has gone on, while the batch's stands still.
-    fn spin(duration: Duration) {
-        let begun = Instant::now();
-        while begun.elapsed() < duration {
-            std::hint::spin_loop();
-        }
-    }
+    use crate::runtime::ring::tests::on_ring;
+    use crate::runtime::time;
+    use crate::runtime::time::tests::spin_until;
 
     #[test]
     fn it_ends_even_when_the_batch_began_before_the_timer_was_due() {
-        for io in engines() {
-            let driver = Driver::for_data_core(io).expect("descriptors are left");
-            driver.block_on(async {
-                let longest = Duration::from_millis(5);
-                let begun = time::now();
-                let mut idle = Idle::new(longest);
-                spin(2 * longest);
-                poll_fn(|cx| idle.poll(cx)).await;
-                assert!(begun.elapsed() >= 2 * longest);
-            });
-        }
+        on_ring(|| async {
+            let longest = Duration::from_millis(5);
+            let begun = time::now();
+            let mut idle = Idle::new(longest);
+            spin_until(begun + 2 * longest);
+            poll_fn(|cx| idle.poll(cx)).await;
+            assert!(begun.elapsed() >= 2 * longest);
+        });
     }
 
     #[test]
     fn bytes_put_it_off() {
-        for io in engines() {
-            let driver = Driver::for_data_core(io).expect("descriptors are left");
-            driver.block_on(async {
-                let longest = Duration::from_millis(20);
-                let mut idle = Idle::new(longest);
-                let begun = Instant::now();
-                for _ in 0..5 {
-                    crate::runtime::sleep(longest / 2).await;
-                    idle.note();
-                }
-                let quiet = time::now();
-                assert!(quiet >= begun + 5 * (longest / 2));
-                poll_fn(|cx| idle.poll(cx)).await;
-                assert!(Instant::now() >= quiet + longest);
-            });
-        }
+        on_ring(|| async {
+            let longest = Duration::from_millis(20);
+            let mut idle = Idle::new(longest);
+            let begun = Instant::now();
+            for _ in 0..5 {
+                crate::runtime::sleep(longest / 2).await;
+                idle.note();
+            }
+            let quiet = time::now();
+            assert!(quiet >= begun + 5 * (longest / 2));
+            poll_fn(|cx| idle.poll(cx)).await;
+            assert!(Instant::now() >= quiet + longest);
+        });
     }
 }

@@ -37,7 +37,6 @@ mod receive;
 mod send;
 mod slots;
 mod socket;
-mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 mod uring;

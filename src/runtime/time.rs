@@ -54,8 +54,8 @@ impl Drop for Clock {
     }
 }
 
-/// A future that is ready at a time. It may be polled and dropped on another core than the one that
-/// made it.
+/// A future that is ready at a time, and on a data core not before [`now`] is there. It may be
+/// polled and dropped on another core than the one that made it.
 #[derive(Debug)]
 pub struct Sleep(Kind);
 
@@ -133,33 +133,36 @@ pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Outp
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::poll_fn;
     use std::pin::Pin;
     use std::task::Poll;
     use std::time::{Duration, Instant};
 
     use super::{now, sleep, sleep_until};
-    use crate::runtime::ring::tests::engines;
+    use crate::runtime::ring::tests::on_ring;
     use crate::runtime::{Driver, Io};
 
-    /// arti asks [`now`] in loops around its sleeps: in one batch they would never end.
+    /// Until the clock is there, while the batch's stands still.
+    pub(crate) fn spin_until(at: Instant) {
+        while Instant::now() < at {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Who waits for [`now`] in a loop around a sleep would wait for ever: the batch goes on when
+    /// the loop has ended.
     #[test]
     fn a_timer_is_not_ready_before_the_batchs_clock_is_there() {
-        for io in engines() {
-            let driver = Driver::for_data_core(io).expect("descriptors are left");
-            driver.block_on(async {
-                let at = now() + Duration::from_millis(3);
-                let mut timer = sleep_until(at);
-                while Instant::now() < at + Duration::from_millis(3) {
-                    std::hint::spin_loop();
-                }
-                let ready = poll_fn(|cx| Poll::Ready(Pin::new(&mut timer).poll(cx).is_ready()));
-                assert!(!ready.await && now() < at);
-                timer.await;
-                assert!(now() >= at);
-            });
-        }
+        on_ring(|| async {
+            let at = now() + Duration::from_millis(3);
+            let mut timer = sleep_until(at);
+            spin_until(at + Duration::from_millis(3));
+            let ready = poll_fn(|cx| Poll::Ready(Pin::new(&mut timer).poll(cx).is_ready()));
+            assert!(!ready.await && now() < at);
+            timer.await;
+            assert!(now() >= at);
+        });
     }
 
     #[test]
@@ -167,9 +170,7 @@ mod tests {
         let driver = Driver::for_data_core(Io::Epoll).expect("descriptors are left");
         driver.block_on(async {
             let first = now();
-            while first.elapsed() < Duration::from_millis(2) {
-                std::hint::spin_loop();
-            }
+            spin_until(first + Duration::from_millis(2));
             assert_eq!(now(), first);
             assert!(now() < Instant::now());
             sleep(Duration::from_millis(3)).await;

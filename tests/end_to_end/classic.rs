@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustbalance_lab::client::{random_file, sha256};
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::wait_until;
 
 /// The commands below a heading of the README.
@@ -73,11 +74,8 @@ fn the_generated_stack_serves_as_its_readme_says() {
     let served = served.unwrap_or_else(|error| panic!("{error}\n{}", logs().join("\n\n")));
     assert_eq!(sha256(&served.body), hash);
     sh("Stop");
-    let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let left = || {
-        let all = running.iter().map(stat);
-        all.filter(|stat| !stat.is_empty() && !stat.contains(") Z ")).collect::<Vec<_>>()
-    };
-    wait_until("all of it ends", 60, || left().is_empty().then_some(()))
-        .unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", left(), logs().join("\n\n")));
+    let left = || running.iter().filter(|pid| !has_ended(pid)).collect::<Vec<_>>();
+    wait_until("all of it ends", 60, || left().is_empty().then_some(())).unwrap_or_else(|error| {
+        panic!("{error}: {:?} of {running:?}\n{}", left(), logs().join("\n\n"))
+    });
 }

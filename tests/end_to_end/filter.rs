@@ -7,11 +7,12 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use rustbalance::runtime::{IoChoice, driver};
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::wait_until;
 use seccompiler::{BpfProgram, TargetArch};
 
 use crate::service::{Service, Spec};
-use crate::upgrading::{has_ended, process, serving, upgrade};
+use crate::upgrading::{process, serving, upgrade};
 
 /// The unit.
 const UNIT: &str = include_str!("../../packaging/systemd/rustbalance.service");

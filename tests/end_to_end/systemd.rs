@@ -6,10 +6,11 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::wait_until;
 
 use crate::service::{Service, Spec};
-use crate::upgrading::{has_ended, process, serving, upgrade};
+use crate::upgrading::{process, serving, upgrade};
 
 /// In systemd's place: takes what it is told at once, as systemd does.
 struct Manager {

@@ -2,10 +2,11 @@
 //! while; and one that dies on the way.
 
 use nix::sys::signal::{Signal, kill};
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::wait_until;
 
 use crate::service::{Service, Spec};
-use crate::upgrading::{has_ended, process, serving, upgrade, upgrade_under_requests};
+use crate::upgrading::{process, serving, upgrade, upgrade_under_requests};
 
 #[test]
 fn three_upgrades_in_a_row_lose_no_request() {

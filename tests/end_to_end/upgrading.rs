@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustbalance_lab::measure::has_ended;
 use rustbalance_lab::{Lab, wait_until};
 
 use crate::service::{Service, Spec};
@@ -22,12 +23,6 @@ pub fn serving(service: &Service) -> Option<u64> {
 /// A process, for signals.
 pub fn process(pid: u64) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("pids are small"))
-}
-
-/// Whether a process has ended (one that nobody has waited for yet has, too).
-pub fn has_ended(pid: u64) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.is_empty() || stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z"))
 }
 
 /// The highest revision counter of each period that is published.

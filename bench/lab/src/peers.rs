@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::measure::has_ended;
 use crate::wait::{last_lines, require, wait_until};
 use crate::{Client, Lab, OnionService, OnionServiceSpec, free_port};
 
@@ -267,12 +268,8 @@ impl OnionBalance {
     pub fn stop(&self) -> Result<()> {
         use nix::sys::signal::{Signal, kill};
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid)?);
-        let ends = |seconds| {
-            wait_until("OnionBalance ends", seconds, || {
-                let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                (stat.is_empty() || stat.contains(") Z ")).then_some(())
-            })
-        };
+        let ends =
+            |seconds| wait_until("OnionBalance ends", seconds, || has_ended(pid).then_some(()));
         kill(pid, Signal::SIGTERM)?;
         ends(20).or_else(|_| {
             kill(pid, Signal::SIGKILL)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use crate::client::fresh_user;
+use crate::measure::has_ended;
 use crate::node::{self, Side};
 use crate::wait::wait_until;
 use crate::{Client, Lab, free_port};
@@ -86,10 +87,7 @@ impl Lab {
         let dir = service.hs_dir.parent().context("a service has a directory")?.to_owned();
         let pid = nix::unistd::Pid::from_raw(i32::try_from(service.pid)?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
-        wait_until("the service ends", 10, || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            (stat.is_empty() || stat.contains(") Z ")).then_some(())
-        })?;
+        wait_until("the service ends", 10, || has_ended(pid).then_some(()))?;
         // The kernel may not have taken the old control port back yet, or have lent it to
         // somebody's connection since.
         let control_port = free_port()?;

@@ -14,8 +14,8 @@
 
 use std::collections::VecDeque;
 
-use super::spare::Spare;
 use crate::limits;
+use crate::runtime::spare::Spare;
 
 /// Bytes of a large piece.
 const PIECE_BYTES: usize = limits::RING_BUFFER_BYTES;
@@ -28,7 +28,7 @@ const PIECES_KEPT: usize = 4;
 
 thread_local! {
     /// Large pieces.
-    static SPARE: Spare = const { Spare::new(limits::RING_SPARE_PIECES_MAX) };
+    static SPARE: Spare<Vec<u8>> = const { Spare::new(limits::RING_SPARE_PIECES_MAX) };
 }
 
 /// An empty large piece.
@@ -37,8 +37,9 @@ fn large_piece() -> Vec<u8> {
 }
 
 /// Give a piece back, if it is a large one.
-fn give_back(piece: Vec<u8>) {
+fn give_back(mut piece: Vec<u8>) {
     if piece.capacity() == PIECE_BYTES {
+        piece.clear();
         Spare::give_back(&SPARE, piece);
     }
 }

@@ -16,12 +16,12 @@ use nix::sys::socket::{self, MsgFlags};
 use super::op::{Attempt, Completion, Next, Op, Tick};
 use super::slots::Key;
 use super::socket::Shared;
-use super::spare::Spare;
 use crate::limits;
+use crate::runtime::spare::Spare;
 
 thread_local! {
     /// Vectors that have grown.
-    static SPARE: Spare = const { Spare::new(limits::RING_SPARE_VECTORS_MAX) };
+    static SPARE: Spare<Vec<u8>> = const { Spare::new(limits::RING_SPARE_VECTORS_MAX) };
 }
 
 /// An empty vector for what is written.
@@ -30,8 +30,9 @@ pub(super) fn spare_vector() -> Vec<u8> {
 }
 
 /// Give a vector back, if it has grown.
-fn give_back(vector: Vec<u8>) {
+fn give_back(mut vector: Vec<u8>) {
     if vector.capacity() > 0 {
+        vector.clear();
         Spare::give_back(&SPARE, vector);
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn engines() -> Vec<Io> {
 }
 
 /// Run on a ring of each engine.
-fn on_ring<F: Future<Output = ()>>(main: impl Fn() -> F) {
+pub(crate) fn on_ring<F: Future<Output = ()>>(main: impl Fn() -> F) {
     for io in engines() {
         Driver::for_data_core(io).expect("descriptors are left").block_on(main());
     }
