@@ -6,11 +6,13 @@
 mod ctor;
 mod reach;
 mod remote;
+mod ring;
 mod verification;
 
 pub use self::ctor::*;
 pub use self::reach::*;
 pub use self::remote::*;
+pub use self::ring::*;
 pub use self::verification::*;
 
 // ---------- vault and configuration ----------
@@ -274,8 +276,8 @@ const _: () =
 /// fit waits in user space.
 pub const RING_ENTRIES: u32 = 512;
 
-/// Buffers that a ring receives into: a power of two, at most 2^15.
-pub const RING_BUFFERS: u16 = 64;
+/// Buffers that a ring receives into, one receive at a time: a power of two, at most 2^15.
+pub const RING_BUFFERS: u16 = 32;
 
 /// One of them. A socket's receive queue is often larger: it then fills several.
 pub const RING_BUFFER_BYTES: usize = 32 * 1024;
@@ -293,7 +295,7 @@ pub const RING_END_SENDS_MS: u64 = 500;
 pub const RING_END_MS: u64 = 2_000;
 
 /// Bytes that a socket on a ring receives ahead of its reader. What the kernel has on the way when
-/// this is reached comes on top of it.
+/// this is reached comes on top of it: at most half as much ([`RING_MULTISHOT_RETRIES`]).
 pub const SOCKET_RECEIVED_BYTES_MAX: usize = 128 * 1024;
 
 /// Bytes that wait to be sent on a socket of a ring, beside those that are being sent.

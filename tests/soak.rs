@@ -1,8 +1,9 @@
 //! 2,000 connections at once on each driver, with random payloads and random ends, several times:
 //! everything arrives as it was sent, and afterwards nothing is in flight, no descriptor is left
-//! and no memory has grown. A test program of its own, because it counts what belongs to the
-//! process.
+//! and no memory has grown; and 1,000 streams that nobody reads. A test program of its own, because
+//! it counts what belongs to the process.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,77 @@ fn a_ring_that_ends_in_the_middle_of_everything_leaves_nothing_behind() {
     for io in [Io::Uring, Io::Epoll] {
         end_in_the_middle(io);
     }
+}
+
+/// Streams that nobody reads.
+const UNREAD: usize = 1_000;
+/// Says to a process of its own which driver it is to hold them with.
+const UNREAD_DRIVER: &str = "RUSTBALANCE_TEST_UNREAD";
+
+#[test]
+fn a_ring_holds_no_more_than_epoll_for_streams_that_nobody_reads() {
+    match std::env::var(UNREAD_DRIVER).as_deref() {
+        Ok("uring") => return hold_unread(Io::Uring),
+        Ok(_) => return hold_unread(Io::Epoll),
+        Err(_) => {}
+    }
+    if matches!(ring::probe(), Err(ring::ProbeError::Forbidden)) {
+        return;
+    }
+    let _alone = ALONE.lock();
+    let (waiting, grown) = unread("uring");
+    let (waiting_epoll, grown_epoll) = unread("epoll");
+    eprintln!("{UNREAD} streams: {waiting} bytes wait, memory grew by {grown}");
+    eprintln!("with epoll: {waiting_epoll} bytes wait, memory grew by {grown_epoll}");
+    // All of them have come to their limit, or nothing was tried.
+    assert!(waiting_epoll > 50_000 * UNREAD as u64, "{waiting_epoll}");
+    assert!(2 * waiting <= 3 * waiting_epoll, "{waiting} bytes against {waiting_epoll}");
+    assert!(2 * grown <= 3 * grown_epoll, "{grown} bytes against {grown_epoll}");
+}
+
+/// Bytes that wait for readers, and by how many memory has grown, with this driver, in a process of
+/// its own.
+fn unread(driver: &str) -> (u64, u64) {
+    let program = std::env::current_exe().expect("it runs");
+    let name = "a_ring_holds_no_more_than_epoll_for_streams_that_nobody_reads";
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", name, "--nocapture"]).env(UNREAD_DRIVER, driver);
+    let output = command.output().expect("it can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.split_once("held: "));
+    let (_, numbers) = line.unwrap_or_else(|| panic!("{text}{output:?}"));
+    let (waiting, grown) = numbers.split_once(' ').expect("two numbers");
+    (waiting.parse().expect("a number"), grown.parse().expect("a number"))
+}
+
+/// Hold them with this driver, and say what that takes.
+fn hold_unread(io: Io) {
+    Driver::for_data_core(io).expect("it was probed").block_on(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (mut floods, mut unread) = (Vec::new(), Vec::new());
+        for _ in 0..UNREAD {
+            let stream = connect_tcp(address).await.expect("it connects");
+            let (mut read, write) = stream.into_split();
+            let (flood, _) = listener.accept().expect("it is connected");
+            socket2::SockRef::from(&flood).set_send_buffer_size(256 * 1024).expect("it can be");
+            (&flood).write_all(b"x").expect("there is room");
+            // It begins to receive; then nothing is taken any more.
+            read.read_exact(&mut [0]).await.expect("it arrives");
+            flood.set_nonblocking(true).expect("it can be");
+            floods.push(flood);
+            unread.push((read, write));
+        }
+        let before = resident();
+        let mut still = 0;
+        while still < 50 {
+            let sent: usize =
+                floods.iter().filter_map(|mut flood| flood.write(&[7; 65_536]).ok()).sum();
+            still = if sent == 0 { still + 1 } else { 0 };
+            sleep(Duration::from_millis(1)).await;
+        }
+        println!("held: {} {}", ring::received_bytes(), resident().saturating_sub(before));
+    });
 }
 
 /// Rings that end with operations in flight.

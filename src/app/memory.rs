@@ -2,9 +2,10 @@
 //!
 //! In this order: circuits that hold more in their queues than fits are closed by arti's quota,
 //! which has half of the budget; at 80 % one core after another gives back what it and its
-//! allocator keep for later; at 90 % new clients are refused; at 100 % the largest circuits are
-//! closed, a sixteenth of all at a time, each time after giving back was not enough. What is looked
-//! at is what the kernel counts, so what an embedding program holds counts as well.
+//! allocator keep for later; at 90 % new clients are refused, and sockets receive less ahead of
+//! their readers; at 100 % the largest circuits are closed, a sixteenth of all at a time, each time
+//! after giving back was not enough. What is looked at is what the kernel counts, so what sockets
+//! hold for their readers counts as well, and what an embedding program holds.
 
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,7 @@ impl Shared {
         let refusing = overload.is_short();
         let verdict = watch.look(Instant::now(), held, refusing, clients);
         overload.set_short(verdict.refuse);
+        memory::set_short(verdict.refuse);
         let (held, max) = (held / 1_000_000, watch.max / 1_000_000);
         match (refusing, verdict.refuse) {
             (false, true) => {

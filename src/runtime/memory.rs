@@ -1,8 +1,22 @@
 //! How much memory there is for this process, and how much of it it holds.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cgroup;
+
+/// Whether memory is short: said by the one that watches it, read by sockets.
+static SHORT: AtomicBool = AtomicBool::new(false);
+
+/// Memory is short, or no more: sockets receive less ahead of their readers meanwhile.
+pub fn set_short(short: bool) {
+    SHORT.store(short, Ordering::Relaxed);
+}
+
+/// Whether memory is short.
+pub(super) fn is_short() -> bool {
+    SHORT.load(Ordering::Relaxed)
+}
 
 /// Memory that this process may come to hold, in bytes: the machine's, or what its cgroup or one
 /// above it grants (`memory.max` of version 2, `memory.limit_in_bytes` of version 1).

@@ -48,7 +48,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ pub use self::socket::Socket;
 pub use self::watch::{Interest, Watched};
 
 use self::accept::Accept;
-use self::buffers::Buffers;
+use self::buffers::Pools;
 use self::connect::Connect;
 use self::op::{Completion, Next, Op, Tick};
 use self::readiness::Readiness;
@@ -104,6 +104,8 @@ pub struct Office {
     parking: Parking,
     /// Whether the ring has ended.
     ended: AtomicBool,
+    /// Bytes in sockets that wait for their readers.
+    received: AtomicU64,
     /// Wakes it.
     bell: Arc<Bell>,
 }
@@ -166,7 +168,7 @@ pub(super) struct Ring {
     /// Sockets that have something to send.
     dirty: Vec<Arc<socket::Shared>>,
     /// Where bytes are received.
-    buffers: Buffers,
+    buffers: Pools,
     /// Sockets without a handle that may still send, and until when; oldest first.
     lingering: VecDeque<(Instant, Weak<socket::Shared>)>,
     /// Completions that were taken out of the queue; kept for its room.
@@ -193,15 +195,17 @@ impl Ring {
     /// # Errors
     /// What `io_uring_setup(2)` and `io_uring_register(2)` say, or `epoll_create1(2)`.
     pub(super) fn new(io: Io) -> io::Result<Ring> {
-        Ring::of_size(io, limits::RING_ENTRIES, limits::RING_BUFFERS, limits::RING_BUFFER_BYTES)
+        let long = (limits::RING_BUFFERS, limits::RING_BUFFER_BYTES);
+        let short = (limits::RING_SHORT_BUFFERS, limits::RING_SHORT_BUFFER_BYTES);
+        Ring::of_size(io, limits::RING_ENTRIES, long, short)
     }
 
-    /// One with so many entries, and so many buffers of so many bytes.
+    /// One with so many entries, and of each kind so many buffers of so many bytes.
     ///
     /// # Errors
     /// See [`Ring::new`].
-    fn of_size(io: Io, entries: u32, buffers: u16, buffer_bytes: usize) -> io::Result<Ring> {
-        let mut buffers = Buffers::new(buffers, buffer_bytes)?;
+    fn of_size(io: Io, entries: u32, long: (u16, usize), short: (u16, usize)) -> io::Result<Ring> {
+        let mut buffers = Pools::new(long, short)?;
         let bell = Bell::new()?;
         let engine = match io {
             Io::Uring => {
@@ -215,6 +219,7 @@ impl Ring {
             errands: SegQueue::new(),
             parking: Parking::default(),
             ended: AtomicBool::new(false),
+            received: AtomicU64::new(0),
             bell: Arc::clone(&bell),
         };
         let mut ring = Ring {
@@ -291,15 +296,10 @@ impl Ring {
             return;
         }
         match errand {
-            Errand::Receive(socket) => self.start(|key| {
-                let mut state = socket.state();
-                if state.receiving.is_some() || state.closed || state.end.is_some() {
-                    return None;
-                }
-                state.receiving = Some(key);
-                drop(state);
-                Some(Op::Receive(Receive { socket }))
-            }),
+            Errand::Receive(socket) => {
+                let by_kernel = matches!(self.engine, Engine::Uring(_));
+                self.start(|key| Receive::next(socket, key, by_kernel).map(Op::Receive));
+            }
             Errand::Send(socket) => self.dirty.push(socket),
             Errand::Close(socket) => {
                 let receiving = {
@@ -353,7 +353,8 @@ impl Ring {
             Engine::Uring(_) => self.turn_uring(patience, wake)?,
             Engine::Readiness(readiness) => {
                 let patience = patience.filter(|_| wake.is_empty());
-                readiness.turn(patience, &self.slots, &mut self.buffers, &mut self.seen)?;
+                let buffers = &mut self.buffers.long;
+                readiness.turn(patience, &self.slots, buffers, &mut self.seen)?;
             }
         }
         self.take_in(wake);
@@ -553,6 +554,11 @@ fn is_readiness() -> bool {
 /// threads; 0 without a ring.
 pub fn in_flight() -> usize {
     RING.with_borrow(|ring| ring.as_ref().map_or(0, Ring::in_flight))
+}
+
+/// Bytes that sockets of the calling thread's ring have received and that wait for their readers.
+pub fn received_bytes() -> u64 {
+    current_office().map_or(0, |office| office.received.load(Ordering::Relaxed))
 }
 
 /// Connect over TCP or to a unix socket, on the calling thread's ring.

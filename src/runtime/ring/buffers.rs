@@ -1,5 +1,6 @@
-//! Memory that the kernel receives into: a ring of provided buffers, shared by all sockets of a
-//! core.
+//! Memory that the kernel receives into: two rings of provided buffers, shared by all sockets of a
+//! core. Long ones are for one receive at a time, short ones for receives that go on
+//! (`receive.rs`).
 //!
 //! ```text
 //!   we:      provide(0) provide(1) ...          take(1) copies out and provides it again
@@ -20,12 +21,58 @@ use io_uring::types::BufRingEntry;
 
 use super::bytes::Bytes;
 
-/// The number under which a core's only ring of buffers is registered.
-pub(super) const GROUP: u16 = 0;
+/// The number under which the long buffers are registered.
+pub(super) const LONG: u16 = 0;
+
+/// The number under which the short ones are.
+pub(super) const SHORT: u16 = 1;
+
+/// Both kinds of a core's buffers.
+#[derive(Debug)]
+pub(super) struct Pools {
+    /// For one receive at a time.
+    pub(super) long: Buffers,
+    /// For receives that go on: a burst fills some of them before it can be stopped.
+    pub(super) short: Buffers,
+}
+
+impl Pools {
+    /// Of each kind so many of so many bytes, that the kernel does not know of yet.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(super) fn new(long: (u16, usize), short: (u16, usize)) -> io::Result<Pools> {
+        let (long, short) = (Buffers::new(LONG, long)?, Buffers::new(SHORT, short)?);
+        Ok(Pools { long, short })
+    }
+
+    /// Tell the kernel, and provide them all.
+    ///
+    /// # Errors
+    /// What `io_uring_register(2)` says.
+    pub(super) fn register(&mut self, submitter: &Submitter<'_>) -> io::Result<()> {
+        self.long.register(submitter)?;
+        self.short.register(submitter)
+    }
+
+    /// Show the kernel the entries that were written.
+    pub(super) fn publish(&self) {
+        self.long.publish();
+        self.short.publish();
+    }
+
+    /// Never give the memory back: the kernel may still write there.
+    pub(super) fn keep(&mut self) {
+        self.long.keep();
+        self.short.keep();
+    }
+}
 
 /// Entries and buffers in one piece of memory, page-aligned, as the kernel asks.
 #[derive(Debug)]
 pub(super) struct Buffers {
+    /// The number under which they are registered.
+    group: u16,
     /// `count` entries, then as many buffers.
     memory: NonNull<u8>,
     /// How many there are: a power of two, as the kernel asks.
@@ -45,7 +92,7 @@ impl Buffers {
     ///
     /// # Errors
     /// Out of memory.
-    pub(super) fn new(count: u16, bytes: usize) -> io::Result<Buffers> {
+    fn new(group: u16, (count, bytes): (u16, usize)) -> io::Result<Buffers> {
         const PAGE: usize = 4096;
         assert!(count.is_power_of_two(), "as the kernel asks");
         let all = usize::from(count) * (size_of::<BufRingEntry>() + bytes);
@@ -53,18 +100,18 @@ impl Buffers {
         // SAFETY: the layout has a size above zero.
         let memory = unsafe { std::alloc::alloc_zeroed(layout) };
         let memory = NonNull::new(memory).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Buffers { memory, count, bytes, layout, tail: 0, kept: false })
+        Ok(Buffers { group, memory, count, bytes, layout, tail: 0, kept: false })
     }
 
     /// Tell the kernel, and provide them all.
     ///
     /// # Errors
     /// What `io_uring_register(2)` says.
-    pub(super) fn register(&mut self, submitter: &Submitter<'_>) -> io::Result<()> {
+    fn register(&mut self, submitter: &Submitter<'_>) -> io::Result<()> {
         let address = self.memory.as_ptr() as u64;
         // SAFETY: the memory is page-aligned, holds that many entries, and lives until `Ring` has
         // unregistered it by closing its descriptor (the order of its fields' drop).
-        unsafe { submitter.register_buf_ring_with_flags(address, self.count, GROUP, 0)? };
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, self.group, 0)? };
         for number in 0..self.count {
             self.provide(number);
         }
@@ -81,7 +128,7 @@ impl Buffers {
         unsafe { self.memory.as_ptr().add(offset) }
     }
 
-    /// Write an entry for buffer `number`; the kernel sees it after [`Buffers::publish`].
+    /// Write an entry for buffer `number`; the kernel sees it after [`Pools::publish`].
     fn provide(&mut self, number: u16) {
         let place = usize::from(self.tail & (self.count - 1));
         let start = self.start(number) as u64;
@@ -94,8 +141,8 @@ impl Buffers {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Show the kernel the entries that were written.
-    pub(super) fn publish(&self) {
+    /// See [`Pools::publish`].
+    fn publish(&self) {
         // SAFETY: the pointer is to the first entry of a ring that lives; the field that the tail
         // overlays is 16 bits wide and aligned, and only written here, by the one thread that owns
         // the ring, while the kernel reads it.
@@ -106,14 +153,19 @@ impl Buffers {
         tail.store(self.tail, Ordering::Release);
     }
 
-    /// Never give the memory back: the kernel may still write there.
-    pub(super) fn keep(&mut self) {
+    /// See [`Pools::keep`].
+    fn keep(&mut self) {
         self.kept = true;
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> u16 {
         self.count
+    }
+
+    /// Bytes of one.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Buffer `number`, where the kernel was told of none.
@@ -125,7 +177,7 @@ impl Buffers {
     }
 
     /// Copy what was received into buffer `number` to the end of `bytes`, and give the buffer back.
-    /// The kernel sees it after [`Buffers::publish`].
+    /// The kernel sees it after [`Pools::publish`].
     pub(super) fn take(&mut self, number: u16, length: usize, bytes: &mut Bytes) {
         assert!(length <= self.bytes, "as the kernel was told");
         // SAFETY: a completion has named the buffer, so the kernel has written `length` bytes there

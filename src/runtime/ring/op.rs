@@ -7,7 +7,7 @@ use io_uring::{cqueue, squeue};
 
 use super::Errand;
 use super::accept::Accept;
-use super::buffers::Buffers;
+use super::buffers::Pools;
 use super::connect::Connect;
 use super::receive::Receive;
 use super::send::Send;
@@ -97,7 +97,7 @@ impl Attempt {
 /// What completions leave to be done once they have all been seen.
 pub(super) struct Tick<'a> {
     /// The core's buffers.
-    pub(super) buffers: &'a mut Buffers,
+    pub(super) buffers: &'a mut Pools,
     /// Who is woken.
     pub(super) wake: &'a mut Vec<Waker>,
     /// What is cancelled.

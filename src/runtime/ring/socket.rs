@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                 poll_read               receive.rs
-//!   handle <---- received <--------------- kernel      multishot, stopped above a cap
+//!   handle <---- received <--------------- kernel      not above a cap
 //!          ----> outgoing ---> in flight -> kernel     one send at a time, gathers what came since
 //!                 poll_write      send.rs
 //! ```
@@ -15,6 +15,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -22,7 +23,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use super::bytes::Bytes;
 use super::slots::Key;
-use super::{Errand, Office, send};
+use super::{Errand, Office, receive, send};
 use crate::limits;
 
 /// How receiving ended.
@@ -43,6 +44,10 @@ pub(super) struct State {
     pub(super) receiving: Option<Key>,
     /// Whether it was told to stop.
     pub(super) stopping: bool,
+    /// Receives that are asked for one at a time before they go on by themselves again.
+    pub(super) receives_once: u8,
+    /// Buffers that a receive which goes on has filled, in a row.
+    pub(super) full_in_a_row: u8,
     /// Set when nothing more will be received.
     pub(super) end: Option<End>,
     /// Who waits for bytes.
@@ -88,6 +93,25 @@ impl Shared {
     /// The descriptor, for an operation that keeps this alive.
     pub(super) fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Bytes have come for the reader.
+    pub(super) fn note_received(&self, bytes: usize) {
+        self.office.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The reader has taken some, or will take none of them.
+    fn note_read(&self, bytes: usize) {
+        if bytes > 0 {
+            self.office.received.fetch_sub(bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let left = self.state().received.len();
+        self.note_read(left);
     }
 }
 
@@ -141,7 +165,8 @@ impl Socket {
     pub fn poll_receive(&self, cx: &mut Context<'_>, wanted: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.shared.state();
         let given = state.received.read(wanted);
-        let low = state.received.len() <= limits::SOCKET_RECEIVED_BYTES_MAX / 2;
+        self.shared.note_read(given);
+        let low = state.received.len() <= receive::waiting_max() / 2;
         let rearm = low && state.receiving.is_none() && state.end.is_none();
         if given > 0 || wanted.is_empty() {
             drop(state);
@@ -252,6 +277,7 @@ impl Drop for Socket {
             let mut state = self.shared.state();
             state.closed = true;
             (state.reader, state.writer) = (None, None);
+            self.shared.note_read(std::mem::take(&mut state.received).len());
             state.receiving.is_some() || state.sending.is_some() || state.dirty
         };
         // Closing a descriptor ends no operation: the last one to end closes it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, Submitter, opcode, squeue, types};
 
-use super::buffers::Buffers;
+use super::buffers::Pools;
 use super::op::Completion;
 use super::slots::Key;
 
@@ -43,7 +43,7 @@ impl Uring {
     ///
     /// # Errors
     /// What `io_uring_register(2)` says.
-    pub(super) fn register(&self, buffers: &mut Buffers) -> io::Result<()> {
+    pub(super) fn register(&self, buffers: &mut Pools) -> io::Result<()> {
         buffers.register(&self.submitter)
     }
 
