@@ -49,7 +49,15 @@ mod succession {
         match predecessor {}
     }
 
-    pub(super) async fn settle(heir: Heir, _: tokio::sync::watch::Receiver<Progress>) -> String {
+    pub(super) async fn begin(predecessor: &Predecessor, _: &Shared) {
+        match *predecessor {}
+    }
+
+    pub(super) async fn settle(
+        heir: Heir,
+        _: tokio::sync::watch::Receiver<Progress>,
+        _: &Shared,
+    ) -> String {
         match heir {}
     }
 }

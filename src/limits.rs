@@ -7,12 +7,14 @@ mod ctor;
 mod reach;
 mod remote;
 mod ring;
+mod sharing;
 mod verification;
 
 pub use self::ctor::*;
 pub use self::reach::*;
 pub use self::remote::*;
 pub use self::ring::*;
+pub use self::sharing::*;
 pub use self::verification::*;
 
 // ---------- vault and configuration ----------

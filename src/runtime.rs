@@ -14,6 +14,7 @@
 //! Called by `app` (starts the cores) and by every area that spawns, sleeps or connects. Nothing
 //! outside of this folder knows which driver is below.
 
+mod attempts;
 mod blocking;
 mod cgroup;
 pub mod core;
@@ -32,7 +33,10 @@ pub(crate) mod spare;
 pub mod time;
 mod timers;
 
-pub use self::core::{CoreGroup, CoreHandle, CoreId, current_core, open_links};
+pub use self::attempts::{Attempts, Failures};
+pub use self::core::{
+    CoreGroup, CoreHandle, CoreId, circuits_started, connect_attempts, current_core, open_links,
+};
 pub use self::driver::{Driver, Io, IoChoice};
 pub use self::executor::spawn;
 pub use self::mailbox::{Full, Mailbox};

@@ -6,14 +6,18 @@
 
 pub mod config;
 pub mod load;
+pub mod network;
 mod partition;
+mod sharing;
 mod skew;
 pub mod stack;
 mod state;
 pub mod status;
+pub mod turns;
 mod visit;
 
 pub use self::config::{ArtiSettings, ArtiSettingsError};
 pub use self::partition::GuardPlan;
 pub use self::stack::{StackError, TorStack};
+pub use self::turns::GuardShare;
 pub use self::visit::OnionClient;

@@ -2,15 +2,18 @@
 //! with the public network's parameters (`DoSCircuitCreationMinConnections=2`, `Rate=2`). More than
 //! two rendezvous a second for three minutes over one link: no CREATE is refused and no client
 //! fails. The control shows that the test can fail: a second link from the same address to the
-//! same guard, and the guard refuses CREATEs.
+//! same guard, and the guard refuses CREATEs. An upgrade is such a second link, for a while.
 
 #[path = "end_to_end/service.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod service;
+#[path = "end_to_end/upgrading.rs"]
+#[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+mod upgrading;
 
 use std::time::{Duration, Instant};
 
-use rustbalance_lab::{Client, Lab, LabOptions, Size, measure};
+use rustbalance_lab::{Client, Lab, LabOptions, Size, measure, wait_until};
 use service::{Service, Spec};
 
 /// Fetch from fresh circuits at `rate` a second for `seconds`: how many came, and what failed.
@@ -97,11 +100,7 @@ fn a_second_link_to_the_same_guard_is_refused_circuits() {
     let refused = circuits_refused(&lab);
     assert!(refused > 0, "no CREATE was refused; {} of {count} clients failed", failed.len());
     // And the services know it: those that were needed are counted, by link.
-    let counted = |service: &Service| -> u64 {
-        let links = service.status()["links"].as_array().expect("a list").clone();
-        links.iter().filter_map(|link| link["creates_refused_total"].as_u64()).sum()
-    };
-    let known = counted(&first) + counted(&second);
+    let known = creates_refused(&first) + creates_refused(&second);
     println!("{refused} refused, of which {known} were needed; {} of {count} failed", failed.len());
     assert!((1..=refused).contains(&known), "{known} of {refused}\n{:#}", first.status());
     let slow = "a guard refuses circuits";
@@ -126,6 +125,52 @@ fn a_second_link_from_another_address_is_not_refused_circuits() {
     let (count, failed) = load(&clients, &[&service.onion], 8, 90);
     assert!(failed.is_empty(), "{} of {count}: {failed:?}", failed.len());
     assert_eq!(circuits_refused(&lab), 0, "a relay has refused CREATEs");
+}
+
+#[test]
+fn an_upgrade_under_load_is_refused_no_circuit() {
+    let (lab, clients) = lab();
+    // Two services: each instance has a point of each, and each has descriptors to upload.
+    let port_lines = "[[service]]\nname = \"second\"\n[[service.port]]\nvirtual = 80\nhello = true";
+    let spec = Spec {
+        instances: 4,
+        top_lines: "drain_s = 10".to_owned(),
+        port_lines: port_lines.to_owned(),
+        ..Spec::default()
+    };
+    let service = Service::start(&lab, &spec);
+    let old = u64::from(service.pid());
+    let (count, failed, refused) = std::thread::scope(|scope| {
+        let fetching = scope.spawn(|| load(&clients, &[&service.onion], 1, 180));
+        let asked = || service.service_status()["instances"][0]["rendezvous_total"].as_u64();
+        // The guard has forgotten the start, as it has in life.
+        wait_until("clients come", 90, || asked().filter(|count| *count >= 10)).expect("they do");
+        let refused_by_old = creates_refused(&service);
+        let upgraded = upgrading::upgrade(&lab, &service);
+        upgraded.unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+        // The load goes on after the old one's end, when the new one builds ahead again.
+        let (count, failed) = fetching.join().expect("no panic");
+        (count, failed, (refused_by_old, creates_refused(&service)))
+    });
+    let by_guards = circuits_refused(&lab);
+    println!("{count} requests, {} failed; refused: {refused:?}, {by_guards}", failed.len());
+    let new = upgrading::serving(&service).expect("it answers");
+    assert_ne!(new, old);
+    let _ = nix::sys::signal::kill(upgrading::process(new), nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(by_guards, 0, "a relay has refused CREATEs\n{}", service.log());
+    assert_eq!(refused, (0, 0), "circuits that were needed were refused");
+    assert!(failed.is_empty() && count == 180, "{} of {count}: {failed:?}", failed.len());
+    let log = service.log();
+    assert!(!log.contains("a guard refuses circuits"), "{log}");
+    assert!(log.contains("the old process has ended"), "it was not noticed: {log}");
+    let ended = || measure::has_ended(new).then_some(());
+    wait_until("the last one ends", 60, ended).expect("it drains");
+}
+
+/// CREATEs that were refused on the links of the process that answers.
+fn creates_refused(service: &Service) -> u64 {
+    let links = service.status()["links"].as_array().expect("a list").clone();
+    links.iter().filter_map(|link| link["creates_refused_total"].as_u64()).sum()
 }
 
 /// Copy a directory, each part readable for its owner alone.

@@ -26,10 +26,15 @@ const SECONDS_MAX: u64 = 30;
 
 /// A place with the configuration of a service with the built-in page.
 fn place(turbo: &str) -> Place {
+    place_with(turbo, NO_NETWORK)
+}
+
+/// See [`place`]; with these `[arti]` tables.
+fn place_with(turbo: &str, arti: &str) -> Place {
     let place = Place::new();
     place.configure(&format!(
         "state_dir = \"state\"\n[[service]]\nname = \"main\"\n[[service.port]]\nvirtual = 80\n\
-         hello = true\n[turbo]\n{turbo}\n{NO_NETWORK}"
+         hello = true\n[turbo]\n{turbo}\n{arti}"
     ));
     place
 }
@@ -162,6 +167,51 @@ fn without_a_network_it_is_starting_and_says_what_for() {
     assert_eq!(people.code, 0, "{}", people.err);
     assert_eq!(people.out.lines().next(), Some(summary.as_str()));
     assert!(people.out.contains("main: starting ("), "{}", people.out);
+}
+
+/// It says that no relay can be reached, and why, in the status and once on the log.
+fn says_what_is_in_the_way(process: &mut Process<'_>, why: &str) {
+    let unreachable = format!("no Tor relay can be reached: {why}");
+    let status = process.wait_for("it says why", |process| {
+        let status = process.status()?;
+        status["services"][0]["reason"].as_str()?.contains(&unreachable).then_some(status)
+    });
+    let (service, network) = (&status["services"][0], &status["network"]);
+    assert_eq!(service["state"], "starting");
+    let reason = service["reason"].as_str().expect("it was just there");
+    assert!(reason.contains("; tried again every 30 s ("), "{reason}");
+    assert!(network["trouble"].as_str().is_some_and(|text| text.starts_with(&unreachable)));
+    assert!(network["next_try_at"].as_str().is_some_and(|at| at.ends_with('Z')), "{network}");
+    assert_eq!(network["connected_total"], 0);
+    assert!(network["failed_total"].as_u64() > Some(0), "{network}");
+    process.wait_for("the log says so", |process| {
+        process.read("err").contains(&unreachable).then_some(())
+    });
+    let log = process.read("err");
+    assert_eq!(log.matches("no Tor relay can be reached").count(), 1, "{log}");
+    assert!(!log.contains("exiting"), "{log}");
+}
+
+#[test]
+fn a_firewall_that_refuses_is_named() {
+    let place = place("instances = 1");
+    says_what_is_in_the_way(&mut Process::start(&place), "the connection is refused");
+}
+
+#[test]
+fn a_machine_without_a_route_is_told_so() {
+    // Arti's own list of relays: nothing leaves a namespace that has no link.
+    let place = place_with("instances = 1", "");
+    let binary = place.command(&[]).get_program().to_owned();
+    let mut command = Command::new("unshare");
+    command.current_dir(place.path("")).env("HOME", place.path(""));
+    command.env_remove("XDG_STATE_HOME").env_remove("RUSTBALANCE_LOG").stdin(Stdio::null());
+    command.arg("--net").arg(binary).args(["run", "--config", "rustbalance.toml"]);
+    let mut process = Process::spawn(&place, command);
+    says_what_is_in_the_way(&mut process, "this machine has no route");
+    let failed = |process: &Process<'_>| process.status()?["network"]["failed_total"].as_u64();
+    let so_far = failed(&process);
+    process.wait_for("it tries others", |process| (failed(process) > so_far).then_some(()));
 }
 
 #[test]

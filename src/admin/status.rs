@@ -8,7 +8,7 @@ pub use crate::onion::status::{
     VariantStatus, Verification,
 };
 use crate::plane::status::{BackendStatus, CircuitsStatus, ListenStatus};
-use crate::tor::status::LinkStatus;
+use crate::tor::status::{LinkStatus, NetworkStatus};
 
 /// The whole process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct ProcessStatus {
     pub io: String,
     /// How far our clock is off in milliseconds, positive when it is behind.
     pub clock_skew_ms: Option<i64>,
+    /// The way into the Tor network.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Tasks that live on its cores: a few for each circuit, stream and link.
     #[serde(default)]
     pub tasks: u64,
@@ -234,6 +237,9 @@ pub struct InstanceStatus {
     /// Rendezvous that could not be built.
     #[serde(default)]
     pub rendezvous_failed_total: Option<u64>,
+    /// Of these, those that were not begun: circuits had to come slowly, and too many waited.
+    #[serde(default)]
+    pub rendezvous_braked_total: Option<u64>,
     /// Streams that were refused.
     #[serde(default)]
     pub streams_refused_total: Option<u64>,

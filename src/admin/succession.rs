@@ -3,22 +3,28 @@
 //! ```text
 //!   new process                         old process
 //!   {"command":"handover"}       ->     serves and publishes
-//!                                <-     {"handover":"offered","state_dir":"..."}
+//!                                <-     {"handover":"offered","state_dir":"...",
+//!                                        "creates":25,"rest_ms":0}
 //!   ... gets a directory and introduction points ...
 //!   {"handover":"take"}          ->     publishes no more, unlocks the state directory
 //!                                <-     {"handover":"yours"}
 //!   ... publishes ...
 //!   {"handover":"published"}     ->     serves who still comes to its points, then ends
 //!                                <-     {"handover":"leaving"}
+//!                                <-     {"handover":"draining"}, once its points close
+//!                                <-     (the connection ends with the process)
 //! ```
 //!
-//! A connection that ends earlier, or takes too long, changes nothing: the old process goes on.
+//! Until that end both build circuits slowly, since a guard that sees two links from one address
+//! refuses circuits that come fast. A connection that ends before `published`, or takes too long,
+//! changes nothing: the old process goes on.
 
 use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -27,11 +33,11 @@ use crate::limits;
 
 /// A running service as its successor sees it: what is asked of it, in this order.
 pub trait Succession: Send + Sync + 'static {
-    /// Somebody wants to take over: the state directory that the two will share.
+    /// Somebody wants to take over: what the two will share.
     ///
     /// # Errors
     /// Why that cannot be now, in one sentence.
-    fn offer(&self) -> Result<PathBuf, String>;
+    fn offer(&self) -> Result<Offer, String>;
 
     /// Publish no more, and let go of the state directory.
     ///
@@ -42,11 +48,28 @@ pub trait Succession: Send + Sync + 'static {
     /// The successor has published: serve who still comes, then end.
     fn leave(&self);
 
+    /// Ready once it takes no new client, after [`Succession::leave`].
+    fn drains(&self) -> BoxFuture<'static, ()>;
+
     /// The successor is gone and has not published: go on as before.
     ///
     /// # Errors
     /// When the successor still holds the state directory.
     fn go_on(&self) -> Result<(), String>;
+}
+
+/// What two processes share while one takes over from the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The state directory, which the old process holds.
+    pub state_dir: PathBuf,
+    /// Circuits that the new process may ask of each guard at once: a guard sees one address with
+    /// two links, and refuses circuits of both if there are too many.
+    #[serde(default)]
+    pub creates: u64,
+    /// It waits for so long before it opens its first link: guards have just made many circuits.
+    #[serde(default)]
+    pub rest_ms: u64,
 }
 
 /// What the new process asks, after `{"command":"handover"}`.
@@ -64,14 +87,13 @@ enum Ask {
 #[serde(tag = "handover", rename_all = "lowercase")]
 enum Answer {
     /// It can be taken over.
-    Offered {
-        /// The state directory that it holds.
-        state_dir: PathBuf,
-    },
+    Offered(Offer),
     /// It publishes no more, and the state directory is free.
     Yours,
     /// It will end.
     Leaving,
+    /// Its points close: new clients come to the successor alone.
+    Draining,
 }
 
 /// How long the old process waits before it looks again whether the state directory is free.
@@ -87,16 +109,22 @@ pub(super) async fn converse(
     mut write: impl AsyncWrite + Unpin,
     old: &dyn Succession,
 ) -> io::Result<()> {
-    let state_dir = match old.offer() {
-        Ok(state_dir) => state_dir,
+    let offer = match old.offer() {
+        Ok(offer) => offer,
         Err(error) => return refuse(&mut write, &error).await,
     };
     let deadline = Duration::from_secs(limits::HANDOVER_SECONDS_MAX);
-    let dialogue = dialogue(&mut read, &mut write, old, state_dir);
+    let dialogue = dialogue(&mut read, &mut write, old, offer);
     let published = matches!(tokio::time::timeout(deadline, dialogue).await, Ok(Ok(())));
     if published {
         old.leave();
-        return say(&mut write, &Answer::Leaving).await;
+        say(&mut write, &Answer::Leaving).await?;
+        tokio::select! {
+            ended = until_end(&mut read) => return ended,
+            () = old.drains() => say(&mut write, &Answer::Draining).await?,
+        }
+        // The connection lasts as long as this process: by its end the other knows of ours.
+        return until_end(&mut read).await;
     }
     // The other process is ending; until it has, it may still publish.
     for _ in 0..GO_ON_LOOKS_MAX {
@@ -115,9 +143,9 @@ async fn dialogue(
     read: &mut (impl AsyncBufRead + Unpin),
     write: &mut (impl AsyncWrite + Unpin),
     old: &dyn Succession,
-    state_dir: PathBuf,
+    offer: Offer,
 ) -> io::Result<()> {
-    say(write, &Answer::Offered { state_dir }).await?;
+    say(write, &Answer::Offered(offer)).await?;
     expect(read, Ask::Take).await?;
     if let Err(error) = old.yield_state() {
         refuse(write, &error).await?;
@@ -134,6 +162,17 @@ async fn expect(read: &mut (impl AsyncBufRead + Unpin), ask: Ask) -> io::Result<
     match serde_json::from_str::<Ask>(&line) {
         Ok(asked) if asked == ask => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Wait until the other side has ended.
+async fn until_end(read: &mut (impl AsyncBufRead + Unpin)) -> io::Result<()> {
+    loop {
+        let length = read.fill_buf().await?.len();
+        if length == 0 {
+            return Ok(());
+        }
+        read.consume(length);
     }
 }
 
@@ -158,8 +197,8 @@ pub struct Predecessor {
     path: PathBuf,
     /// The connection.
     stream: UnixStream,
-    /// The state directory that it holds.
-    pub state_dir: PathBuf,
+    /// What it offers.
+    pub offer: Offer,
 }
 
 impl Predecessor {
@@ -187,8 +226,8 @@ impl Predecessor {
         };
         talk().map_err(failed)?;
         match understand(path, &line)? {
-            Answer::Offered { state_dir } => {
-                Ok(Some(Predecessor { path: path.to_owned(), stream, state_dir }))
+            Answer::Offered(offer) => {
+                Ok(Some(Predecessor { path: path.to_owned(), stream, offer }))
             }
             other => Err(strange(path, &other)),
         }
@@ -228,6 +267,18 @@ impl Heir {
     /// [`AskError`].
     pub async fn published(&mut self) -> Result<(), AskError> {
         self.ask(Ask::Published, &Answer::Leaving).await
+    }
+
+    /// Wait until the old process takes no new client, or has ended.
+    pub async fn drains(&mut self) {
+        let mut line = String::new();
+        let _ = self.stream.read_line(&mut line).await;
+    }
+
+    /// Wait for the end of the old process.
+    pub async fn ended(&mut self) {
+        // A connection that fails has ended as well.
+        let _ = until_end(&mut self.stream).await;
     }
 
     /// Ask something; there is one good answer.

@@ -96,6 +96,7 @@ fn remote() -> InstanceStatus {
         replays_refused_total: None,
         queue_full_total: None,
         rendezvous_failed_total: None,
+        rendezvous_braked_total: None,
         streams_refused_total: None,
         circuits_started_total: None,
     }
@@ -140,6 +141,7 @@ pub(super) fn sample() -> ProcessStatus {
         turbo: true,
         io: "epoll".to_owned(),
         clock_skew_ms: None,
+        network: Default::default(),
         tasks: 90,
         memory: MemoryStatus { max_bytes: Some(1 << 30), ..MemoryStatus::default() },
         links: vec![link],

@@ -5,9 +5,9 @@
 //! atomics with it, and no lock that is held across an await.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
@@ -20,7 +20,7 @@ use super::options::Options;
 use super::roster::{Common, Own, Roster, ServiceShared};
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
-use super::succession::{Heir, Predecessor, settle, take_over};
+use super::succession::{Heir, Predecessor, begin, settle, take_over};
 use crate::limits;
 use crate::onion::Publisher;
 use crate::onion::remote;
@@ -30,7 +30,7 @@ use crate::plane::front::Occupied;
 use crate::plane::health;
 use crate::runtime::{self, CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
-use crate::tor::{ArtiSettings, GuardPlan, OnionClient, TorStack};
+use crate::tor::{ArtiSettings, GuardPlan, GuardShare, OnionClient, TorStack};
 
 /// What all threads share.
 pub(super) struct Shared {
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) changing: Mutex<()>,
     /// Whether a new process takes over.
     pub(super) succession: AtomicBool,
+    /// What this process may take of what guards allow, while another has links to them.
+    pub(super) guard_share: Mutex<Option<GuardShare>>,
     /// Which of them have which relays as guards.
     pub(super) guards: GuardPlan,
     /// The Tor stacks, as they come up: the first from the control core, each further one from the
@@ -67,6 +69,8 @@ pub(super) struct Shared {
     pub(super) memory: MemoryBudget,
     /// How far the directory is, while it is what everything waits for.
     pub(super) bootstrap: watch::Sender<Option<String>>,
+    /// What is in the way of it, and when it is tried again; written with it.
+    pub(super) trouble: Mutex<Option<(String, SystemTime)>>,
 }
 
 impl Shared {
@@ -88,6 +92,7 @@ impl Shared {
             common,
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
+            guard_share: Mutex::default(),
             guards,
             stacks: (0..guards.stacks()).map(|_| watch::channel(None).0).collect(),
             cores_up: AtomicUsize::new(0),
@@ -97,12 +102,45 @@ impl Shared {
             spin,
             memory,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
+            trouble: Mutex::default(),
         })
     }
 
     /// How many Tor stacks there are.
     pub(super) fn stack_count(&self) -> u16 {
         u16::try_from(self.stacks.len()).unwrap_or(u16::MAX)
+    }
+
+    /// What this process may take of what guards allow, while another has links to them.
+    pub(super) fn guard_share(&self) -> Option<GuardShare> {
+        *self.guard_share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory is so far.
+    fn note_bootstrap(&self, progress: BootstrapProgress) {
+        let BootstrapProgress { fraction, text, trouble, next_try } = progress;
+        let percent = (fraction * 100.0) as u32;
+        let step = format!("{percent} %: {text}");
+        let seconds = limits::NETWORK_RETRY_SECONDS;
+        let text = match &trouble {
+            Some(trouble) => format!("{trouble}; tried again every {seconds} s ({step})"),
+            None => step,
+        };
+        let trouble = trouble.map(|trouble| (trouble, next_try));
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        self.bootstrap.send_if_modified(|before| {
+            let changed = before.as_ref() != Some(&text);
+            *before = Some(text);
+            changed
+        });
+    }
+
+    /// A Tor stack has come up.
+    pub(super) fn enter_stack(&self, number: usize, stack: &Arc<TorStack>) {
+        let Some(slot) = self.stacks.get(number) else { return };
+        slot.send_replace(Some(Arc::clone(stack)));
+        // It may have become another one meanwhile.
+        stack.share_guards(self.guard_share());
     }
 
     /// A data core has entered the group.
@@ -194,9 +232,13 @@ impl ControlCore {
             () = self.shared.cores_up() => {}
             _ = order.wait_for(|order| *order != Order::Serve) => return Ok(()),
         }
-        let stack =
-            TorStack::new(&self.arti, self.shared.guards).map_err(|error| error.to_string())?;
         let predecessor = self.predecessor.take();
+        if let Some(predecessor) = &predecessor {
+            begin(predecessor, &self.shared).await;
+        }
+        let share = self.shared.guard_share();
+        let stack = TorStack::new(&self.arti, self.shared.guards, share)
+            .map_err(|error| error.to_string())?;
         let admin = self.serve_admin(predecessor.is_some());
         let mut admin = std::pin::pin!(admin);
         let onionbalance = self.serve_onionbalance(predecessor.is_some());
@@ -258,10 +300,7 @@ impl ControlCore {
         stack: Arc<TorStack>,
         predecessor: Option<Predecessor>,
     ) -> Result<(), String> {
-        let tell = |progress: BootstrapProgress| {
-            let percent = (progress.fraction * 100.0) as u32;
-            self.shared.bootstrap.send_replace(Some(format!("{percent} %: {}", progress.text)));
-        };
+        let tell = |progress| self.shared.note_bootstrap(progress);
         // From the first directory on: circuits are asked for only when the share is known.
         let apart = async {
             if self.shared.stack_count() > 1 {
@@ -269,18 +308,20 @@ impl ControlCore {
             }
             std::future::pending::<()>().await;
         };
+        let apart = async {
+            futures::future::join(apart, stack.keep_directory()).await;
+        };
         let mut apart = std::pin::pin!(apart);
         tokio::select! {
             () = stack.watch_bootstrap(tell) => {}
             () = &mut apart => {}
             done = stack.bootstrap() => done.map_err(|error| error.to_string())?,
         }
+        *self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         stack.bind_guards();
         // arti writes them once a minute: a process that is killed before has the same ones again.
         stack.store_state();
-        if let Some(first) = self.shared.stacks.first() {
-            first.send_replace(Some(Arc::clone(&stack)));
-        }
+        self.shared.enter_stack(0, &stack);
         let pool = stack.circuit_pool().map_err(|error| error.to_string())?;
         // From now on: a process that takes over has to have their points as well.
         let guests = self.shared.roster.for_each(|service| bring_guests(service, pool.clone()));
@@ -299,7 +340,7 @@ impl ControlCore {
             .for_each(|service| self.attend(service, stack.clone(), pool.clone()));
         let settled = async {
             match heir {
-                Some(heir) => settle(heir, self.progress.subscribe()).await,
+                Some(heir) => settle(heir, self.progress.subscribe(), &self.shared).await,
                 None => std::future::pending().await,
             }
         };

@@ -240,8 +240,9 @@ impl DataCore {
                 // Whose guards are this one's as well has to have written them.
                 self.stack_number(usize::from(leader)).await?.store_state();
             }
-            let stack = TorStack::beside(&first, &self.arti, self.number)?;
-            own.send_replace(Some(Arc::clone(&stack)));
+            let share = self.shared.guard_share();
+            let stack = TorStack::beside(&first, &self.arti, self.number, share)?;
+            self.shared.enter_stack(usize::from(self.number), &stack);
             return Ok(stack);
         }
         Ok(self.stack_number(usize::from(self.number % self.shared.stack_count())).await?)

@@ -231,12 +231,12 @@ fn find_predecessor(
         let found = Predecessor::find(&socket).map_err(|error| wrong(&error))?;
         if let Some(predecessor) = found {
             let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-            if real(&predecessor.state_dir) == real(&config.state_dir) {
+            if real(&predecessor.offer.state_dir) == real(&config.state_dir) {
                 return Ok(Some(predecessor));
             }
             return Err(LaunchError::Config(vec![format!(
                 "the process that runs has another state_dir: {}",
-                predecessor.state_dir.display()
+                predecessor.offer.state_dir.display()
             )]));
         }
         tell(Notice::Warning("nobody to take over from: this is a start like any other".into()));

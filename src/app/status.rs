@@ -1,6 +1,6 @@
 //! Puts the status document together from what each area tells.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::control_core::Shared;
@@ -29,7 +29,8 @@ use crate::plane::front::Front;
 use crate::plane::status::ListenStatus;
 use crate::runtime::core::{LinkRecord, SpawnKind};
 use crate::runtime::{CoreId, memory};
-use crate::tor::status::LinkStatus;
+use crate::tor::network::unreachable;
+use crate::tor::status::{LinkStatus, NetworkStatus};
 
 impl Shared {
     /// The status of everything.
@@ -42,6 +43,7 @@ impl Shared {
             turbo: self.common.instances > 0,
             io: self.io.to_string(),
             clock_skew_ms: skew,
+            network: self.network(),
             tasks: self.group.cores().iter().map(|core| core.tasks() as u64).sum(),
             memory: MemoryStatus {
                 max_bytes: self.memory.max,
@@ -141,6 +143,23 @@ impl Shared {
         let fronts = self.fronts.all();
         fronts.iter().filter(closes).for_each(|front| drop(front.close_circuit(circuit)));
         told
+    }
+
+    /// The way into the Tor network.
+    fn network(&self) -> NetworkStatus {
+        let attempts = self.group.attempts();
+        let waiting = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (trouble, next_try) = match waiting {
+            Some((trouble, next_try)) => (Some(trouble), Some(next_try)),
+            None if self.group.links().is_empty() => (unreachable(attempts.failures), None),
+            None => (None, None),
+        };
+        NetworkStatus {
+            trouble,
+            next_try_at: next_try.map(rfc3339),
+            connected_total: attempts.connected_total,
+            failed_total: attempts.failed_total,
+        }
     }
 
     /// The links to relays. Relays are numbered in the order in which their links opened.
@@ -264,6 +283,7 @@ impl Shared {
             replays_refused_total: Some(counters.replays_refused_total()),
             queue_full_total: Some(counters.queue_full_total()),
             rendezvous_failed_total: Some(counters.rendezvous_failed_total()),
+            rendezvous_braked_total: Some(counters.rendezvous_braked_total()),
             streams_refused_total: Some(counters.streams_refused_total()),
             circuits_started_total: Some(started.map_or(0, |count| count.total)),
         }
@@ -305,6 +325,7 @@ fn guest(id: usize, guest: &Guest, draining: bool, listen: Option<ListenStatus>)
         replays_refused_total: None,
         queue_full_total: None,
         rendezvous_failed_total: None,
+        rendezvous_braked_total: None,
         streams_refused_total: counted(|listen| listen.streams_refused_total),
         circuits_started_total: None,
     }

@@ -1,6 +1,5 @@
 //! Taking over from a running process, and handing over to one.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -14,11 +13,12 @@ use super::running::{Order, Progress};
 use super::state_dir::StateDir;
 use crate::admin::StatusSource;
 use crate::admin::status::{ProcessStatus, PublishedStatus, VerifiedStatus};
-use crate::admin::succession::Succession;
 pub(super) use crate::admin::succession::{Heir, Predecessor};
+use crate::admin::succession::{Offer, Succession};
 use crate::admin::{BackendRequest, CircuitId, VerdictRequest};
 use crate::limits;
 use crate::plane::front::Occupied;
+use crate::tor::GuardShare;
 
 /// What the admin socket asks: status, and the hand-over to a new process.
 pub(super) struct Desk {
@@ -84,7 +84,7 @@ impl StatusSource for Desk {
 }
 
 impl Succession for Desk {
-    fn offer(&self) -> Result<PathBuf, String> {
+    fn offer(&self) -> Result<Offer, String> {
         if *self.order.borrow() != Order::Serve {
             return Err("it is ending already".to_owned());
         }
@@ -97,7 +97,9 @@ impl Succession for Desk {
             return Err("another process is taking over already".to_owned());
         }
         tracing::info!("a new process starts, to take over");
-        Ok(self.state_dir.path().to_owned())
+        let (creates, rest_ms) = half(self.shared.creates_left());
+        self.shared.share_guards(Some(GuardShare::Half(creates)));
+        Ok(Offer { state_dir: self.state_dir.path().to_owned(), creates, rest_ms })
     }
 
     fn yield_state(&self) -> Result<(), String> {
@@ -111,10 +113,20 @@ impl Succession for Desk {
         self.order.send_modify(|order| *order = (*order).max(Order::HandedOver));
     }
 
+    fn drains(&self) -> BoxFuture<'static, ()> {
+        let (shared, mut order) = (Arc::clone(&self.shared), self.order.subscribe());
+        async move {
+            let _ = order.wait_for(|order| *order >= Order::Drain).await;
+            shared.share_guards(Some(GuardShare::Leaving));
+        }
+        .boxed()
+    }
+
     fn go_on(&self) -> Result<(), String> {
         // Held by this process, unless it was given up.
         self.state_dir.lock().map_err(|error| error.to_string())?;
         self.set_handed_over(false);
+        self.shared.share_guards(None);
         self.shared.succession.store(false, Ordering::Relaxed);
         // Socket files may be the other one's by now.
         let listens: Vec<_> =
@@ -125,6 +137,43 @@ impl Succession for Desk {
         }
         tracing::warn!("the new process did not take over: this one goes on");
         Ok(())
+    }
+}
+
+/// Half of what guards allow, with the reserve left alone, and how long it takes until that is
+/// there, in milliseconds.
+fn half(left: u64) -> (u64, u64) {
+    let per_pause = limits::GUARD_CREATES_PER_SECOND * limits::SHARE_PAUSE_MS_BOTH - 1_000;
+    let lacks = limits::GUARD_CREATES_RESERVE.saturating_sub(left);
+    let rest_ms = lacks * 1_000 * limits::SHARE_PAUSE_MS_BOTH / per_pause;
+    (left.saturating_sub(limits::GUARD_CREATES_RESERVE) / 2, rest_ms)
+}
+
+impl Shared {
+    /// Take no more than this share of what guards allow from now on; or, with `None`, whatever is
+    /// needed.
+    fn share_guards(&self, share: Option<GuardShare>) {
+        *self.guard_share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+        for stack in self.stacks.iter().filter_map(|stack| stack.borrow().clone()) {
+            stack.share_guards(share);
+        }
+    }
+
+    /// Circuits that the guards of each stack would still make at once.
+    fn creates_left(&self) -> u64 {
+        let stacks = self.stacks.iter().filter_map(|stack| stack.borrow().clone());
+        stacks.map(|stack| stack.creates_left()).min().unwrap_or(limits::GUARD_CREATES_BURST)
+    }
+}
+
+/// Before the first link opens: guards see two links from one address as soon as it does.
+pub(super) async fn begin(predecessor: &Predecessor, shared: &Shared) {
+    let Offer { creates, rest_ms, .. } = predecessor.offer;
+    shared.share_guards(Some(GuardShare::Half(creates.min(limits::GUARD_CREATES_BURST))));
+    if rest_ms > 0 {
+        tracing::info!("the guards have made many circuits: waiting before more are asked for");
+        let rest_ms = rest_ms.min(limits::HANDOVER_REST_MS_MAX);
+        tokio::time::sleep(Duration::from_millis(rest_ms)).await;
     }
 }
 
@@ -158,8 +207,13 @@ pub(super) async fn take_over(
     Ok(heir)
 }
 
-/// Tell the old process to go once our descriptors are published. Comes back only with an error.
-pub(super) async fn settle(mut heir: Heir, mut progress: watch::Receiver<Progress>) -> String {
+/// Tell the old process to go once our descriptors are published, and see its end. Comes back only
+/// with an error.
+pub(super) async fn settle(
+    mut heir: Heir,
+    mut progress: watch::Receiver<Progress>,
+    shared: &Shared,
+) -> String {
     let longest = Duration::from_secs(limits::HANDOVER_PUBLISH_SECONDS_MAX);
     let ready = progress.wait_for(|progress| progress.ready);
     if tokio::time::timeout(longest, ready).await.is_err() {
@@ -167,9 +221,18 @@ pub(super) async fn settle(mut heir: Heir, mut progress: watch::Receiver<Progres
         return format!("nothing was published within {seconds} s: the old process goes on");
     }
     match heir.published().await {
-        Ok(()) => tracing::info!("took over: the old process ends soon"),
+        Ok(()) => {
+            tracing::info!("took over: the old process ends soon");
+            // Until then clients that hold its descriptor come to it.
+            heir.drains().await;
+            shared.share_guards(Some(GuardShare::Serving));
+            heir.ended().await;
+        }
         // It has ended already.
         Err(error) => tracing::warn!("the old process is gone: {error}"),
     }
+    tokio::time::sleep(Duration::from_millis(limits::SHARE_AFTER_MS)).await;
+    shared.share_guards(None);
+    tracing::info!("the old process has ended");
     std::future::pending().await
 }

@@ -28,6 +28,8 @@ pub struct InstanceCounters {
     rendezvous_total: AtomicU64,
     /// Rendezvous that could not be built.
     rendezvous_failed_total: AtomicU64,
+    /// Of these, those that were not begun: circuits had to come slowly, and too many waited.
+    rendezvous_braked_total: AtomicU64,
     /// Rendezvous closed by us because they had long been without a stream.
     rendezvous_idle_closed_total: AtomicU64,
     /// Streams that are open.
@@ -114,6 +116,12 @@ impl InstanceCounters {
         note_rendezvous_failed,
         rendezvous_failed_total,
         rendezvous_failed_total
+    );
+    counter!(
+        /// A rendezvous was not begun: circuits had to come slowly, and too many waited.
+        note_rendezvous_braked,
+        rendezvous_braked_total,
+        rendezvous_braked_total
     );
     counter!(
         /// A rendezvous was closed for being idle.

@@ -181,6 +181,7 @@ fn follow(
                 return if ended.is_empty() { Ok(()) } else { Err(ended) };
             }
             tokio::select! {
+                () = tokio::time::sleep(TELL_INTERVAL), if teller.owes(&now) => {}
                 changed = progress.changed() => {
                     changed.map_err(|_| "the control core died".to_owned())?;
                 }
@@ -241,6 +242,11 @@ impl Teller {
         }
     }
 
+    /// Whether there is something that was not told yet.
+    fn owes(&self, progress: &Progress) -> bool {
+        !progress.text.is_empty() && self.last.0 != progress.text
+    }
+
     /// Tell what is new.
     fn tell(&mut self, progress: &Progress) {
         let mut facts = std::io::stdout().lock();
@@ -258,8 +264,7 @@ impl Teller {
         }
         // Whoever reads may have gone; that is no reason to stop serving.
         let _ = facts.flush();
-        let (last, at) = &self.last;
-        if !progress.text.is_empty() && *last != progress.text && at.elapsed() >= TELL_INTERVAL {
+        if self.owes(progress) && self.last.1.elapsed() >= TELL_INTERVAL {
             tell(&format_args!("{:?}: {}", progress.state, progress.text));
             self.last = (progress.text.clone(), Instant::now());
         }

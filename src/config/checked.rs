@@ -28,8 +28,9 @@ pub const SERVICE_NAME_DEFAULT: &str = "main";
 pub const ADMIN_SOCKET_DEFAULT: &str = "admin.sock";
 
 /// Our own lines from `info` up and arti's from `warn` up; `tor_netdir` warns every second on small
-/// networks.
-pub const LOG_LEVEL_DEFAULT: &str = "warn,rustbalance=info,tor_netdir=error";
+/// networks, and the last two at each try while there is no network, of which we tell ourselves.
+pub const LOG_LEVEL_DEFAULT: &str =
+    "warn,rustbalance=info,tor_netdir=error,tor_circmgr::mgr=error,tor_dirmgr::bootstrap=error";
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

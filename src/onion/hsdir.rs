@@ -20,6 +20,7 @@ use crate::limits;
 use crate::runtime::{self, CoreRuntime};
 use crate::tor::load::LaunchError;
 use crate::tor::stack::CircuitPool;
+use crate::tor::turns::Purpose;
 
 /// Why an HSDir does not have our descriptor.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ async fn attempt(
 ) -> Result<(), UploadError> {
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
     let tunnel = pool.circuits().get_or_launch_svc_dir(&netdir, hsdir);
-    let tunnel = pool.launch(tunnel).await.map_err(UploadError::Circuit)?;
+    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(UploadError::Circuit)?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)
@@ -161,7 +162,7 @@ pub(super) async fn download(
 ) -> Result<Option<String>, UploadError> {
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
     let tunnel = pool.circuits().get_or_launch_client_dir(&netdir, hsdir);
-    let tunnel = pool.launch(tunnel).await.map_err(UploadError::Circuit)?;
+    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(UploadError::Circuit)?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)

@@ -26,6 +26,7 @@ use crate::limits;
 use crate::runtime::{self, Full, Mailbox};
 use crate::tor::load::{LaunchError, OpenCircuit};
 use crate::tor::stack::CircuitPool;
+use crate::tor::turns::Purpose;
 
 /// Why a point could not be established.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,16 @@ pub(super) enum IntroError {
     /// The circuit closed before the answer.
     #[error("the circuit closed before INTRO_ESTABLISHED")]
     Closed,
+}
+
+impl IntroError {
+    /// Whether nothing was asked of the relay.
+    pub(super) fn is_ours(&self) -> bool {
+        match self {
+            IntroError::Circuit(error) => matches!(**error, LaunchError::Braked),
+            other => matches!(other, IntroError::Directory(_)),
+        }
+    }
 }
 
 /// The keys of one introduction point, and what belongs to them. Never leaves the core that made
@@ -180,8 +191,9 @@ pub(super) async fn establish(
     let netdir =
         pool.directory().netdir(tor_netdir::Timeliness::Timely).map_err(IntroError::Directory)?;
     let description = describe(relay, keys)?;
+    let tunnel = pool.circuits().get_or_launch_svc_intro(&netdir, relay.clone());
     let tunnel = pool
-        .launch(pool.circuits().get_or_launch_svc_intro(&netdir, relay.clone()))
+        .launch(Purpose::Point, tunnel)
         .await
         .map_err(|error| IntroError::Circuit(Box::new(error)))?;
     drop(netdir);

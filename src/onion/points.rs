@@ -156,7 +156,7 @@ impl Points {
                 }
                 Err(error) => {
                     tracing::debug!(slot, "introduction point: {error}");
-                    place.failures += 1;
+                    place.failures += u32::from(!error.is_ours());
                     self.withdraw(slot);
                     held = Some(place);
                     self.backoff(&mut backoff_ms).await;

@@ -414,10 +414,10 @@ impl Publisher {
             ));
         }
         if self.netdir().is_none() {
-            return Some("no timely Tor directory".to_owned());
+            return Some(self.explained("no timely Tor directory"));
         }
         if !self.service.has_points() {
-            return Some("no introduction point is up".to_owned());
+            return Some(self.explained("no introduction point is up"));
         }
         let waited = self.first_point.is_some_and(|first| {
             now.saturating_duration_since(first)
@@ -427,6 +427,14 @@ impl Publisher {
             return Some("waiting for every instance's first introduction point".to_owned());
         }
         None
+    }
+
+    /// An obstacle, with why no relay can be reached where that is so.
+    fn explained(&self, obstacle: &str) -> String {
+        match self.stack.why_unreachable() {
+            Some(why) => format!("{obstacle}: {why}"),
+            None => obstacle.to_owned(),
+        }
     }
 
     /// Build the descriptors of a new round.

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::runtime;
 use crate::tor::load::LaunchError;
 use crate::tor::stack::CircuitPool;
+use crate::tor::turns::Purpose;
 
 /// A client that waits at a rendezvous point. Made by the core that decrypted the INTRODUCE2,
 /// served by the core it was handed to.
@@ -105,6 +106,9 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     seat.counters.note_rendezvous_failed();
+                    if matches!(error, RendezvousError::Circuit(LaunchError::Braked)) {
+                        seat.counters.note_rendezvous_braked();
+                    }
                     service.cookies.forget(&cookie);
                     tracing::debug!(instance, "rendezvous: {error}");
                 }
@@ -168,7 +172,7 @@ async fn build(
     let mut attempt = 1;
     loop {
         let launched = pool.circuits().get_or_launch_svc_rend(netdir, target.clone());
-        let launched = pool.launch(launched);
+        let launched = pool.launch(Purpose::Rendezvous, launched);
         let error = match runtime::timeout(patience, launched).await {
             Ok(Ok(tunnel)) => return Ok(tunnel),
             Ok(Err(error @ LaunchError::Braked)) => return Err(RendezvousError::Circuit(error)),

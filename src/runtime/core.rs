@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::attempts::{Attempts, Record};
 use super::executor::{self, RunQueue};
 use super::ring;
 
@@ -110,6 +111,8 @@ pub struct CoreGroup {
     links: RwLock<Vec<std::sync::Weak<LinkRecord>>>,
     /// Numbers handed out to links so far.
     link_numbers: AtomicU64,
+    /// What became of connections to relays.
+    attempts: Record,
     /// Reactors spawned, by kind and core; what the placement tests read.
     spawned: RwLock<Vec<SpawnCount>>,
 }
@@ -257,6 +260,16 @@ impl CoreGroup {
         record
     }
 
+    /// What became of the connections to relays so far.
+    pub fn attempts(&self) -> Attempts {
+        self.attempts.now()
+    }
+
+    /// Where connections to relays say what became of them.
+    pub(super) fn attempts_record(&self) -> &Record {
+        &self.attempts
+    }
+
     /// Links that are open now, oldest first.
     pub fn links(&self) -> Vec<Arc<LinkRecord>> {
         let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
@@ -296,6 +309,21 @@ fn trim_each(mut cores: Vec<CoreHandle>, trim: impl Fn() + Clone + Send + 'stati
 /// Links of the calling core's process that are open now; none on a thread that is no core.
 pub fn open_links() -> Vec<Arc<LinkRecord>> {
     current_group().map(|group| group.links()).unwrap_or_default()
+}
+
+/// What became of the connections to relays of the calling core's process.
+pub fn connect_attempts() -> Attempts {
+    current_group().map(|group| group.attempts()).unwrap_or_default()
+}
+
+/// Circuits that the cores of this stack of the calling core's process have started so far, whoever
+/// asked for them.
+pub fn circuits_started(stack: u16) -> u64 {
+    let Some(group) = current_group() else { return 0 };
+    let counts = group.spawn_counts().into_iter().filter(|count| {
+        count.kind == SpawnKind::Circuit && group.stack_of(Some(count.core)) == stack
+    });
+    counts.map(|count| count.total).sum()
 }
 
 /// The TLS provider of the process, made at first use.

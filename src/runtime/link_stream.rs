@@ -26,6 +26,7 @@ use tokio::io::ReadBuf;
 use tokio::net::{TcpSocket, TcpStream};
 use tor_rtcompat::StreamOps;
 
+use super::attempts::Attempt;
 use super::core::{CoreId, LinkRecord, current_core, current_group};
 use super::ring;
 use crate::limits;
@@ -83,6 +84,14 @@ impl LinkStream {
     /// What `bind(2)` and `connect(2)` say; `EADDRNOTAVAIL` for a relay's IPv6 address where links
     /// go out from IPv4 addresses.
     pub(super) async fn connect(peer: SocketAddr) -> io::Result<LinkStream> {
+        let attempt = Attempt::begin(current_group());
+        let link = LinkStream::open(peer).await;
+        attempt.end(&link);
+        link
+    }
+
+    /// See [`LinkStream::connect`].
+    async fn open(peer: SocketAddr) -> io::Result<LinkStream> {
         let group = current_group();
         let socket = unconnected(peer, group.as_ref().and_then(|group| group.source()))?;
         let socket = match ring::current_office() {

@@ -1,8 +1,8 @@
 //! arti's configuration: the `[arti]` tables of ours, checked, with our own defaults put in.
 //!
 //! Ours are: where state lies (`storage.*` belongs to the state directory and is refused), full
-//! vanguards unless another mode is asked for (arti's `auto` means lite even for services), and no
-//! circuits in advance for a client that we do not have.
+//! vanguards unless another mode is asked for (arti's `auto` means lite even for services), no
+//! circuits in advance for a client that we do not have, and no end of tries to get a directory.
 
 use std::path::Path;
 
@@ -12,6 +12,8 @@ use tor_config::{ConfigurationSource, ConfigurationSources, sources::MustRead};
 use tor_hscrypto::pk::HsId;
 use tor_netdoc::doc::netstatus::NetParams;
 use tor_netdoc::types::policy::AddrPortPattern;
+
+use crate::limits;
 
 /// What is wrong with the `[arti]` tables.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +178,9 @@ fn put_defaults(table: &mut toml::Table, state_dir: &Path) {
     put_default(table, &["storage", "state_dir"], literal(&arti_dir.join("state")));
     put_default(table, &["storage", "cache_dir"], literal(&arti_dir.join("cache")));
     put_default(table, &["vanguards", "mode"], "full".into());
+    // No network is a state to wait in.
+    let attempts = i64::from(limits::DIRECTORY_ATTEMPTS_MAX).into();
+    put_default(table, &["download_schedule", "retry_bootstrap", "attempts"], attempts);
     // No client of ours will ask for an exit: build none in advance.
     put_default(table, &["preemptive_circuits", "disable_at_threshold"], 0.into());
     let no_ports = toml::Value::Array(Vec::new());
@@ -271,6 +276,17 @@ mod tests {
         assert_eq!(check("").expect("no table is a fine table").vanguards(), "full");
         let lite = check("[vanguards]\nmode = \"lite\"").expect("lite is a mode");
         assert_eq!(lite.vanguards(), "lite");
+    }
+
+    #[test]
+    fn arti_never_gives_up_a_directory_unless_asked_to() {
+        let attempts = |text: &str| {
+            let settings = check(text).expect("it is well-formed");
+            let directory = settings.config().dir_mgr_config().expect("it is complete");
+            directory.schedule.retry_bootstrap().n_attempts()
+        };
+        assert_eq!(attempts(""), u32::MAX);
+        assert_eq!(attempts("[download_schedule.retry_bootstrap]\nattempts = 7"), 7);
     }
 
     #[test]

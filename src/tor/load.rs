@@ -1,5 +1,6 @@
 //! What the circuits that we ask for tell of each link: how many are open on it, and how often its
-//! relay has refused to make one. A relay that refuses several is asked for fewer, for a while.
+//! relay has refused to make one. A relay that refuses several is asked for fewer, for a while, and
+//! so is one that another process has a link to: [`super::turns`] says whose turn it is.
 //!
 //! A guard refuses a circuit by DESTROY in the place of CREATED, which is what its defence against
 //! denial of service does (dos-spec, `DoSCircuitCreation*`): asking on at full speed keeps that
@@ -10,25 +11,26 @@
 //! are not ours: they are counted once we use them, and refusals of them are not seen here. arti
 //! builds one at a time, and rests for half a minute when several have failed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tor_circmgr::Error as CircuitError;
 use tor_proto::Error as ProtocolError;
 use tor_proto::channel::Channel;
 use tor_proto::circuit::UniqId;
 
-use crate::limits;
+use super::turns::{Allowance, GuardShare, Purpose, Turn, Turns};
 use crate::runtime;
 
 /// Why there is no circuit.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// It was not asked for: a relay refuses circuits, and many wait already.
-    #[error("the guard refuses circuits, and too many wait for one")]
+    /// It was not asked for: a relay refuses circuits, or another process has a link to it, and
+    /// many wait already.
+    #[error("circuits are asked for slowly now, and too many wait for one")]
     Braked,
     /// It could not be built.
     #[error(transparent)]
@@ -66,23 +68,39 @@ impl Drop for OpenCircuit {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Load {
     /// What is counted.
     links: Mutex<Links>,
     /// Slows us down.
-    brake: Mutex<Brake>,
+    turns: Mutex<Turns>,
+    /// What guards still allow.
+    allowance: Mutex<Allowance>,
 }
 
 impl Load {
+    /// Nothing is open, with this share of what guards allow.
+    pub(super) fn new(share: Option<GuardShare>) -> Load {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.share(share, now);
+        let allowance = Mutex::new(Allowance::new(now));
+        Load { links: Mutex::default(), turns: Mutex::new(turns), allowance }
+    }
+
     /// The links.
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The brake.
-    fn brake(&self) -> MutexGuard<'_, Brake> {
-        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whose turn it is.
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What guards still allow.
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.allowance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A link's channel has been found.
@@ -128,21 +146,60 @@ impl Load {
         OpenCircuit(link)
     }
 
-    /// Ask for a circuit when its turn has come: at once, unless a relay refuses.
+    /// Ask for a circuit when its turn has come: at once, unless they have to come slowly.
     pub(super) async fn launch<T>(
         &self,
+        purpose: Purpose,
         circuit: impl Future<Output = Result<T, CircuitError>>,
     ) -> Result<T, LaunchError> {
-        let turn = self.brake().turn(Instant::now()).ok_or(LaunchError::Braked)?;
-        if !turn.is_zero() {
-            runtime::sleep(turn).await;
-        }
+        self.turn(purpose).await?;
         let built = circuit.await;
         match &built {
-            Ok(_) => self.brake().note_built(Instant::now()),
+            Ok(_) => self.turns().brake.note_built(Instant::now()),
             Err(error) => self.note_failed(error),
         }
         Ok(built?)
+    }
+
+    /// Wait for a turn. Whoever waits gives the turns that have come meanwhile to who is first.
+    async fn turn(&self, purpose: Purpose) -> Result<(), LaunchError> {
+        let begun = Instant::now();
+        let mut told = match self.turns().ask(purpose, begun) {
+            Turn::Now => return Ok(()),
+            Turn::Later(told) => told,
+            Turn::Full => return Err(LaunchError::Braked),
+        };
+        let until = purpose.patience().map(|patience| begun + patience);
+        loop {
+            let next = self.turns().next(Instant::now());
+            let wake = until.map_or(next, |until| until.min(next));
+            tokio::select! {
+                biased;
+                told = &mut told => return told.map_err(|_| LaunchError::Braked),
+                () = runtime::sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            if until.is_some_and(|until| until <= now) {
+                // A turn that has come all the same is used.
+                return told.try_recv().map_err(|_| LaunchError::Braked);
+            }
+            self.turns().advance(now);
+        }
+    }
+
+    /// From now on this is our share of what guards allow, or all of it.
+    pub(super) fn share(&self, share: Option<GuardShare>) {
+        self.turns().share(share, Instant::now());
+        if share.is_none() {
+            self.allowance().was_shared();
+        }
+    }
+
+    /// So many circuits were started on our links so far: how many more guards would make at once.
+    pub(super) fn note_started(&self, started: u64) -> u64 {
+        let mut allowance = self.allowance();
+        allowance.note(started, Instant::now());
+        allowance.left()
     }
 
     /// See whether a circuit failed because the first relay refused it.
@@ -154,14 +211,14 @@ impl Load {
         if let Some(link) = unique_id.as_ref().and_then(|circuit| self.link_of(circuit)) {
             link.refused_total.fetch_add(1, Ordering::Relaxed);
         }
-        if self.brake().note_refused(Instant::now()) {
+        if self.turns().brake.note_refused(Instant::now()) {
             tracing::warn!("a guard refuses circuits: asking for fewer for a while");
         }
     }
 
     /// Whether a relay refuses circuits now.
     pub(super) fn is_refused(&self) -> bool {
-        self.brake().is_on(Instant::now())
+        self.turns().brake.is_on(Instant::now())
     }
 }
 
@@ -170,117 +227,19 @@ fn number_after(text: &str, prefix: &str) -> Option<u64> {
     text.strip_prefix(prefix)?.parse().ok()
 }
 
-/// Slows us down: on once a relay has refused several circuits in a short time, off when none was
-/// refused for a while. While it is on there is a pause between two circuits, twice as long after
-/// each refusal and half as long after each that was built.
-#[derive(Debug, Default)]
-struct Brake {
-    /// When circuits were refused, the last few.
-    refused: VecDeque<Instant>,
-    /// On until then.
-    until: Option<Instant>,
-    /// Between two circuits.
-    pause: Duration,
-    /// When the next may be asked for.
-    next: Option<Instant>,
-}
-
-impl Brake {
-    /// Whether it is on.
-    fn is_on(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
-    }
-
-    /// How long to wait before a circuit is asked for; `None` when too many wait.
-    fn turn(&mut self, now: Instant) -> Option<Duration> {
-        if !self.is_on(now) {
-            return Some(Duration::ZERO);
-        }
-        let turn = self.next.map_or(now, |next| next.max(now));
-        let wait = turn - now;
-        if wait > Duration::from_millis(limits::REFUSED_WAIT_MS_MAX) {
-            return None;
-        }
-        self.next = Some(turn + self.pause);
-        Some(wait)
-    }
-
-    /// A circuit was refused; whether that has put the brake on.
-    fn note_refused(&mut self, now: Instant) -> bool {
-        let window = Duration::from_millis(limits::REFUSED_WINDOW_MS);
-        self.refused.retain(|at| now.saturating_duration_since(*at) < window);
-        self.refused.push_back(now);
-        if self.refused.len() > limits::REFUSED_MAX {
-            self.refused.pop_front();
-        }
-        let was_on = self.is_on(now);
-        if !was_on && self.refused.len() < limits::REFUSED_MAX {
-            return false;
-        }
-        let shortest = Duration::from_millis(limits::REFUSED_PAUSE_MS_MIN);
-        let longest = Duration::from_millis(limits::REFUSED_PAUSE_MS_MAX);
-        self.pause = if was_on { (self.pause * 2).min(longest) } else { shortest };
-        self.until = Some(now + Duration::from_secs(limits::REFUSED_SLOW_SECONDS));
-        !was_on
-    }
-
-    /// A circuit was built.
-    fn note_built(&mut self, now: Instant) {
-        if self.is_on(now) {
-            let shortest = Duration::from_millis(limits::REFUSED_PAUSE_MS_MIN);
-            self.pause = (self.pause / 2).max(shortest);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use tor_circmgr::Error as CircuitError;
     use tor_proto::Error as ProtocolError;
 
-    use super::{Brake, LaunchError, Load, number_after};
+    use super::{LaunchError, Load, Purpose, Turn, number_after};
     use crate::limits;
 
     /// A circuit that ended so at the first hop.
     fn failed(error: ProtocolError) -> CircuitError {
         CircuitError::Protocol { action: "creating first hop", peer: None, error, unique_id: None }
-    }
-
-    #[test]
-    fn several_refusals_in_a_short_time_slow_down_and_it_passes() {
-        let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let mut brake = Brake::default();
-        // Some, far apart: that happens.
-        for turn in 0..5 {
-            assert!(!brake.note_refused(at(turn * limits::REFUSED_WINDOW_MS)));
-        }
-        let begun = 6 * limits::REFUSED_WINDOW_MS;
-        assert_eq!(brake.turn(at(begun)), Some(Duration::ZERO));
-        let put_on: Vec<bool> =
-            (0..limits::REFUSED_MAX).map(|_| brake.note_refused(at(begun))).collect();
-        assert!(put_on.last() == Some(&true) && put_on.iter().filter(|on| **on).count() == 1);
-        // One after another, and not without end.
-        let pause = Duration::from_millis(limits::REFUSED_PAUSE_MS_MIN);
-        let turns: Vec<_> = std::iter::from_fn(|| brake.turn(at(begun))).take(1000).collect();
-        assert!(turns.iter().zip(0_u32..).all(|(turn, number)| *turn == pause * number));
-        assert_eq!(
-            turns.len() as u64,
-            limits::REFUSED_WAIT_MS_MAX / limits::REFUSED_PAUSE_MS_MIN + 1
-        );
-        // Longer with each that is refused, up to a bound; shorter with each that is built.
-        for _ in 0..20 {
-            assert!(!brake.note_refused(at(begun)));
-        }
-        assert_eq!(brake.pause, Duration::from_millis(limits::REFUSED_PAUSE_MS_MAX));
-        (0..20).for_each(|_| brake.note_built(at(begun)));
-        assert_eq!(brake.pause, pause);
-        assert!(brake.refused.len() <= limits::REFUSED_MAX);
-        let passed = begun + limits::REFUSED_SLOW_SECONDS * 1000;
-        assert!(brake.is_on(at(passed - 1)) && !brake.is_on(at(passed)));
-        assert_eq!(brake.turn(at(passed)), Some(Duration::ZERO));
     }
 
     #[test]
@@ -292,22 +251,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_guard_that_refuses_is_asked_no_more_once_enough_wait() {
-        let load = Load::default();
+        let load = Load::new(None);
         let fail = |error| async { Err::<(), _>(failed(error)) };
+        let purpose = Purpose::Rendezvous;
         // What fails further on is no refusal.
         for _ in 0..10 {
-            load.launch(fail(ProtocolError::CircuitClosed)).await.expect_err("it fails");
+            load.launch(purpose, fail(ProtocolError::CircuitClosed)).await.expect_err("it fails");
         }
         let refuse = || fail(ProtocolError::CircRefused("no"));
         for _ in 0..limits::REFUSED_MAX {
             assert!(!load.is_refused());
-            let error = load.launch(refuse()).await.expect_err("it is refused");
+            let error = load.launch(purpose, refuse()).await.expect_err("it is refused");
             assert!(matches!(error, LaunchError::Circuit(_)));
         }
         assert!(load.is_refused());
-        load.launch(async { Ok(()) }).await.expect("the first waits for nothing");
-        while load.brake().turn(Instant::now()).is_some() {}
-        let error = load.launch(async { Ok(()) }).await.expect_err("too many wait");
+        load.launch(purpose, async { Ok(()) }).await.expect("the first waits for nothing");
+        let mut waiting = Vec::new();
+        while let Turn::Later(told) = load.turns().ask(purpose, Instant::now()) {
+            waiting.push(told);
+        }
+        assert_eq!(waiting.len(), limits::RENDEZVOUS_TURNS_MAX);
+        let error = load.launch(purpose, async { Ok(()) }).await.expect_err("too many wait");
         assert!(matches!(error, LaunchError::Braked));
+        // A point has its turn before all of them.
+        load.launch(Purpose::Point, async { Ok(()) }).await.expect("it waits for one pause");
+        assert!(waiting.iter_mut().all(|told| told.try_recv().is_err()), "one came first");
     }
 }

@@ -34,11 +34,14 @@ use tor_rtcompat::scheduler::TaskHandle;
 
 use super::config::{ArtiSettings, report};
 use super::load::{LaunchError, Load, OpenCircuit};
+use super::network::{self, Told};
 use super::partition::GuardPlan;
+use super::sharing::Unasked;
 use super::skew::Skews;
 use super::state::StateFiles;
+use super::turns::{GuardShare, Purpose};
 use crate::limits;
-use crate::runtime::{self, CoreRuntime, open_links};
+use crate::runtime::{self, CoreRuntime, circuits_started, open_links};
 
 /// Why a Tor stack could not be made or started.
 #[derive(Debug, thiserror::Error)]
@@ -138,18 +141,21 @@ impl Managers {
         Ok(Managers { guardmgr, circmgr: Arc::new(circmgr), chanmgr, state })
     }
 
-    /// Start their tasks on the calling core.
-    fn launch(&self, directory: &Arc<dyn NetDirProvider>) -> Result<Vec<TaskHandle>, StackError> {
-        let mut tasks = self
+    /// Start their tasks on the calling core; with `share` of what guards allow.
+    fn launch(
+        &self,
+        directory: &Arc<dyn NetDirProvider>,
+        share: Option<GuardShare>,
+    ) -> Result<(Unasked, Vec<TaskHandle>), StackError> {
+        let circuits = self
             .circmgr
             .launch_background_tasks(&CoreRuntime, directory, self.state.clone())
             .map_err(manager("start the circuit manager's tasks"))?;
-        tasks.extend(
-            self.chanmgr
-                .launch_background_tasks(&CoreRuntime, Arc::clone(directory))
-                .map_err(manager("start the link manager's tasks"))?,
-        );
-        Ok(tasks)
+        let links = self
+            .chanmgr
+            .launch_background_tasks(&CoreRuntime, Arc::clone(directory))
+            .map_err(manager("start the link manager's tasks"))?;
+        Ok((Unasked::new(circuits, share), links))
     }
 }
 
@@ -172,6 +178,8 @@ pub struct TorStack {
     skews: Skews,
     /// Circuits by link, and refusals.
     load: Arc<Load>,
+    /// What arti builds unasked.
+    unasked: Unasked,
     /// Bounds what circuits and streams of all stacks hold in their queues: over `[arti]
     /// system.memory.max` the circuit that has held on longest is closed. Without it a client
     /// could make one stream's queue grow to a gigabyte.
@@ -186,17 +194,31 @@ pub struct TorStack {
 pub struct BootstrapProgress {
     /// 0.0 to 1.0.
     pub fraction: f32,
-    /// What is being done or what is in the way.
+    /// What is being done.
     pub text: String,
+    /// What is in the way.
+    pub trouble: Option<String>,
+    /// When it is tried again at the latest.
+    pub next_try: SystemTime,
 }
 
+/// How often a directory is asked for while there is none.
+const NETWORK_RETRY: Duration = Duration::from_secs(limits::NETWORK_RETRY_SECONDS);
+/// How often it is looked what has become of connections meanwhile.
+const NETWORK_LOOK: Duration = Duration::from_millis(limits::NETWORK_LOOK_MS);
+
 impl TorStack {
-    /// Make the first stack, with the directory, of a process. Call on the control core, with
-    /// the data cores already in the group.
+    /// Make the first stack, with the directory, of a process; with `share` of what guards allow,
+    /// where another process has links to them. Call on the control core, with the data cores
+    /// already in the group.
     ///
     /// # Errors
     /// [`StackError`]; nothing is running afterwards.
-    pub fn new(settings: &ArtiSettings, plan: GuardPlan) -> Result<Arc<TorStack>, StackError> {
+    pub fn new(
+        settings: &ArtiSettings,
+        plan: GuardPlan,
+        share: Option<GuardShare>,
+    ) -> Result<Arc<TorStack>, StackError> {
         let config = settings.config();
         let directory = config.dir_mgr_config().map_err(manager("read arti's configuration"))?;
         let memory = MemoryQuotaTracker::new(&CoreRuntime, settings.memory().clone())
@@ -208,7 +230,7 @@ impl TorStack {
         let dirmgr = DirMgr::create_unbootstrapped(directory, CoreRuntime, store, circmgr)
             .map_err(manager("start the directory manager"))?;
         let provider: Arc<dyn NetDirProvider> = Arc::clone(&dirmgr) as _;
-        let mut tasks = managers.launch(&provider)?;
+        let (unasked, mut tasks) = managers.launch(&provider, share)?;
         tasks.extend(DirProvider::download_task_handle(&dirmgr));
         Ok(Arc::new(TorStack {
             managers,
@@ -218,7 +240,8 @@ impl TorStack {
             number: 0,
             reachable: settings.reachable().to_vec(),
             skews: Skews::default(),
-            load: Arc::default(),
+            load: Arc::new(Load::new(share)),
+            unasked,
             memory,
             tasks,
         }))
@@ -234,6 +257,7 @@ impl TorStack {
         first: &TorStack,
         settings: &ArtiSettings,
         number: u16,
+        share: Option<GuardShare>,
     ) -> Result<Arc<TorStack>, StackError> {
         let memory = Arc::clone(&first.memory);
         let plan = first.plan;
@@ -242,7 +266,7 @@ impl TorStack {
         // Before the managers see the directory, and choose guards from it.
         let reachable = settings.reachable().to_vec();
         plan.share(number).apply(&reachable, &managers.guardmgr, &directory);
-        let tasks = managers.launch(&directory)?;
+        let (unasked, tasks) = managers.launch(&directory, share)?;
         let (dirmgr, skews) = (None, Skews::default());
         Ok(Arc::new(TorStack {
             managers,
@@ -252,7 +276,8 @@ impl TorStack {
             number,
             reachable,
             skews,
-            load: Arc::default(),
+            load: Arc::new(Load::new(share)),
+            unasked,
             memory,
             tasks,
         }))
@@ -274,26 +299,79 @@ impl TorStack {
         share.apply(&self.reachable, &self.managers.guardmgr, &self.directory);
     }
 
-    /// Get a directory that circuits can be built with. Retries by itself; cancel by dropping.
+    /// Get a directory that circuits can be built with, however long it takes. Cancel by dropping.
     ///
     /// # Errors
-    /// When arti gives up for good.
+    /// When something on this machine makes it impossible.
     pub async fn bootstrap(&self) -> Result<(), StackError> {
         let Some(dirmgr) = &self.dirmgr else { return Ok(()) };
-        dirmgr.bootstrap().await.map_err(|error| StackError::Bootstrap { problem: report(&error) })
+        loop {
+            match dirmgr.bootstrap().await {
+                Ok(()) if self.directory.netdir(Timeliness::Unchecked).is_ok() => return Ok(()),
+                // arti has given up, as it does when the network is away for long enough.
+                Ok(()) | Err(tor_dirmgr::Error::CantAdvanceState) => {}
+                Err(error) => return Err(StackError::Bootstrap { problem: report(&error) }),
+            }
+            runtime::sleep(NETWORK_RETRY).await;
+        }
     }
 
-    /// Call `tell` with each step of the bootstrap, for as long as the future is polled.
+    /// Call `tell` with each step of the bootstrap and what is in its way, for as long as the
+    /// future is polled.
     pub async fn watch_bootstrap(&self, mut tell: impl FnMut(BootstrapProgress)) {
-        let Some(dirmgr) = &self.dirmgr else { return };
-        let mut events = dirmgr.bootstrap_events();
-        while let Some(status) = events.next().await {
+        let Some(dirmgr) = &self.dirmgr else { return std::future::pending().await };
+        let mut directories = dirmgr.bootstrap_events();
+        let mut links = self.managers.chanmgr.bootstrap_events();
+        let mut skews = self.managers.circmgr.skew_events();
+        let (mut directory, mut told) = (None, Told::default());
+        let mut next_try = SystemTime::now() + NETWORK_RETRY;
+        loop {
+            tokio::select! {
+                Some(now) = directories.next() => directory = Some(now),
+                Some(now) = links.next() => told.links = now.blockage(),
+                Some(now) = skews.next() => told.skew = now,
+                // Connections are counted, and not told of.
+                () = runtime::sleep(NETWORK_LOOK) => {}
+            }
             let now = SystemTime::now();
-            let text = match status.blockage(now) {
-                Some(blockage) => format!("{status} ({blockage})"),
-                None => status.to_string(),
-            };
-            tell(BootstrapProgress { fraction: status.frac_at(now), text });
+            if next_try <= now {
+                self.retry_directory();
+                next_try = now + NETWORK_RETRY;
+            }
+            let Some(directory) = &directory else { continue };
+            told.directory = directory.blockage(now);
+            let failures = runtime::connect_attempts().failures;
+            let trouble = network::trouble(failures, &told);
+            let (fraction, text) = (directory.frac_at(now), directory.to_string());
+            tell(BootstrapProgress { fraction, text, trouble, next_try });
+        }
+    }
+
+    /// Ask for a directory at once wherever arti waits before it does so again: its waits double
+    /// and have no end, so that it would sleep for hours after a network that comes back.
+    fn retry_directory(&self) {
+        if let Some(task) = self.dirmgr.as_ref().and_then(DirProvider::download_task_handle) {
+            task.fire();
+        }
+    }
+
+    /// See that arti asks for a directory while the one that there was is out of date, for as long
+    /// as the future is polled.
+    pub async fn keep_directory(&self) {
+        loop {
+            runtime::sleep(NETWORK_RETRY).await;
+            let have = |timeliness| self.directory.netdir(timeliness).is_ok();
+            if have(Timeliness::Unchecked) && !have(Timeliness::Timely) {
+                self.retry_directory();
+            }
+        }
+    }
+
+    /// Why there is no link to any relay, in words; `None` where one is open, or none has failed.
+    pub fn why_unreachable(&self) -> Option<String> {
+        match open_links().is_empty() {
+            true => network::unreachable(runtime::connect_attempts().failures),
+            false => None,
         }
     }
 
@@ -312,8 +390,23 @@ impl TorStack {
         let tasks = pool
             .launch_background_tasks(&CoreRuntime, &provider)
             .map_err(manager("start a circuit pool's tasks"))?;
-        let load = Arc::clone(&self.load);
-        Ok(CircuitPool { pool, directory: provider, load, _tasks: Arc::new(tasks) })
+        let (load, tasks) = (Arc::clone(&self.load), Arc::new(tasks));
+        self.unasked.add(&tasks);
+        Ok(CircuitPool { pool, directory: provider, load, _tasks: tasks })
+    }
+
+    /// Take no more than this share of what guards allow from now on, and have arti build nothing
+    /// unasked; or, with `None`, whatever is needed. For a stack with guards that another process
+    /// has links to.
+    pub fn share_guards(&self, share: Option<GuardShare>) {
+        if self.unasked.set(share) {
+            self.load.share(share);
+        }
+    }
+
+    /// Circuits that a guard would still make at once if another link to it opened now.
+    pub fn creates_left(&self) -> u64 {
+        self.load.note_started(circuits_started(self.number))
     }
 
     /// [`Self::meet_links`] again and again, for as long as the future is polled: for a stack that
@@ -327,6 +420,7 @@ impl TorStack {
 
     /// Find the channels of new links, and hear what their relays say of our clock.
     pub async fn meet_links(&self) {
+        self.creates_left();
         let links = open_links();
         let links: Vec<_> = links.iter().filter(|link| link.stack == self.number).collect();
         let numbers: Vec<u64> = links.iter().map(|link| link.number).collect();
@@ -397,15 +491,17 @@ impl CircuitPool {
         &self.pool
     }
 
-    /// Ask for a circuit, when its turn has come if a guard refuses them.
+    /// Ask for a circuit: when its turn has come, where a guard refuses them or another process has
+    /// a link to it.
     ///
     /// # Errors
     /// [`LaunchError`].
     pub async fn launch<T>(
         &self,
+        purpose: Purpose,
         circuit: impl Future<Output = tor_circmgr::Result<T>>,
     ) -> Result<T, LaunchError> {
-        self.load.launch(circuit).await
+        self.load.launch(purpose, circuit).await
     }
 
     /// Count a circuit as open, until what comes back is dropped.

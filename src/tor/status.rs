@@ -22,3 +22,16 @@ pub struct LinkStatus {
     /// `None` as above.
     pub creates_refused_total: Option<u64>,
 }
+
+/// The way into the Tor network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Why there is none, in words; `None` while nothing is in the way.
+    pub trouble: Option<String>,
+    /// When the directory is asked for again at the latest (RFC 3339, UTC), while there is none.
+    pub next_try_at: Option<String>,
+    /// Connections to relays that came about.
+    pub connected_total: u64,
+    /// Connections to relays that did not.
+    pub failed_total: u64,
+}

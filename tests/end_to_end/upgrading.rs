@@ -108,7 +108,8 @@ pub fn upgrade(lab: &Lab, service: &Service) -> Result<(), String> {
         })
     })
     .map_err(|error| error.to_string())?;
-    wait_until("the old process ends", 60, || has_ended(old).then_some(()))
+    // Both build circuits slowly, and it drains after the new one has published.
+    wait_until("the old process ends", 120, || has_ended(old).then_some(()))
         .map_err(|error| error.to_string())?;
     if serving(service) != Some(new) || service.service_status()["state"] != "ready" {
         return Err(format!("{new} does not serve: {:#}", service.service_status()));

@@ -1,11 +1,12 @@
 //! The old process's side, told by successors that keep to the conversation and by others.
 
-use std::path::PathBuf;
 use std::sync::Mutex;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::{Succession, converse};
+use super::{Offer, Succession, converse};
 
 /// Remembers what is asked of it.
 #[derive(Default)]
@@ -14,6 +15,8 @@ struct Old {
     calls: Mutex<Vec<&'static str>>,
     /// How often it cannot go on.
     held: Mutex<usize>,
+    /// Whether it goes on and on.
+    refuses_to_drain: bool,
     /// Why it cannot be taken over.
     refuses: Option<&'static str>,
 }
@@ -26,11 +29,11 @@ impl Old {
 }
 
 impl Succession for Old {
-    fn offer(&self) -> Result<PathBuf, String> {
+    fn offer(&self) -> Result<Offer, String> {
         self.note("offer");
         match self.refuses {
             Some(why) => Err(why.to_owned()),
-            None => Ok("/state".into()),
+            None => Ok(Offer { state_dir: "/state".into(), creates: 25, rest_ms: 10 }),
         }
     }
 
@@ -41,6 +44,13 @@ impl Succession for Old {
 
     fn leave(&self) {
         self.note("leave");
+    }
+
+    fn drains(&self) -> BoxFuture<'static, ()> {
+        match self.refuses_to_drain {
+            true => futures::future::pending().boxed(),
+            false => futures::future::ready(()).boxed(),
+        }
     }
 
     fn go_on(&self) -> Result<(), String> {
@@ -78,14 +88,15 @@ fn told(old: &Old, lines: &str) -> (String, Vec<&'static str>) {
     (answers, old.calls.lock().expect("no panic").clone())
 }
 
-const OFFERED: &str = "{\"handover\":\"offered\",\"state_dir\":\"/state\"}\n";
+const OFFERED: &str = "{\"handover\":\"offered\",\"state_dir\":\"/state\",\"creates\":25,\
+                       \"rest_ms\":10}\n";
 const YOURS: &str = "{\"handover\":\"yours\"}\n";
 const TAKE: &str = "{\"handover\":\"take\"}\n";
 const PUBLISHED: &str = "{\"handover\":\"published\"}\n";
 
 #[test]
 fn the_old_process_leaves_once_the_new_one_has_published() {
-    let old = Old::default();
+    let old = Old { refuses_to_drain: true, ..Old::default() };
     let (answers, calls) = told(&old, &format!("{TAKE}{PUBLISHED}"));
     assert_eq!(answers, format!("{OFFERED}{YOURS}{{\"handover\":\"leaving\"}}\n"));
     assert_eq!(calls, ["offer", "yield", "leave"]);
@@ -126,4 +137,39 @@ fn a_refusal_is_told_and_ends_it() {
     let (answers, calls) = told(&old, TAKE);
     assert_eq!(answers, "{\"error\":\"it is ending already\"}\n");
     assert_eq!(calls, ["offer"]);
+}
+
+#[test]
+fn the_connection_lasts_until_one_of_the_two_has_ended() {
+    let old = Old::default();
+    let driver = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    driver.expect("a driver").block_on(async {
+        let (mut new, side) = tokio::io::duplex(4096);
+        let (read, write) = tokio::io::split(side);
+        let mut conversing = std::pin::pin!(converse(BufReader::new(read), write, &old));
+        new.write_all(format!("{TAKE}{PUBLISHED}").as_bytes()).await.expect("it listens");
+        let mut told = String::new();
+        let answers = async {
+            while !told.contains("draining") {
+                let mut some = [0; 256];
+                let length = new.read(&mut some).await.expect("it tells");
+                told.push_str(std::str::from_utf8(&some[..length]).expect("it is text"));
+            }
+        };
+        tokio::select! {
+            ended = &mut conversing => panic!("{ended:?} before the new process has"),
+            () = answers => {}
+        }
+        assert!(futures::poll!(&mut conversing).is_pending(), "the old one lives");
+        drop(new);
+        conversing.await.expect("it ends with the other");
+    });
+}
+
+#[test]
+fn an_older_process_offers_nothing_of_its_guards() {
+    let old = "{\"handover\":\"offered\",\"state_dir\":\"/state\"}";
+    let offered = Offer { state_dir: "/state".into(), creates: 0, rest_ms: 0 };
+    let answer: super::Answer = serde_json::from_str(old).expect("it is understood");
+    assert_eq!(answer, super::Answer::Offered(offered));
 }

@@ -21,6 +21,7 @@ use tor_proto::{MetaCellDisposition, MsgHandler, TargetHop};
 use crate::limits;
 use crate::runtime;
 use crate::tor::stack::CircuitPool;
+use crate::tor::turns::Purpose;
 
 /// What became of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ async fn ask(pool: &CircuitPool, point: &IntroPointDesc) -> Result<IntroduceAckS
         .circ_target_from_verbatim_linkspecs(point.link_specifiers(), point.ipt_ntor_key())
         .map_err(|error| text(&error))?;
     let tunnel = pool.circuits().get_or_launch_client_intro(&netdir, target);
-    let tunnel = pool.launch(tunnel).await.map_err(|error| text(&error))?;
+    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(|error| text(&error))?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let key: &ed25519::PublicKey = point.ipt_sid_key().as_ref();
