@@ -4,6 +4,7 @@
 //! assert at the end of this file, so that a change of one which breaks the other does not compile.
 
 mod ctor;
+mod eviction;
 mod reach;
 mod remote;
 mod ring;
@@ -11,6 +12,7 @@ mod sharing;
 mod verification;
 
 pub use self::ctor::*;
+pub use self::eviction::*;
 pub use self::reach::*;
 pub use self::remote::*;
 pub use self::ring::*;
@@ -352,8 +354,10 @@ pub const LOG_LINES_WAITING_MAX: usize = 1024;
 /// How long an ending process waits for its last lines to be written.
 pub const LOG_FLUSH_MS_MAX: u64 = 1000;
 
-/// Of the memory budget, one of so many parts is for what waits in the queues of circuits.
-pub const MEMORY_QUEUES_ONE_OF: u64 = 2;
+/// Part of the memory budget that the queues of circuits may hold before arti closes the circuit
+/// whose data has waited longest: it is the last resort, and the order of [`SHORT_PERCENT`] comes
+/// first, which counts everything that the process holds.
+pub const MEMORY_QUEUES_PERCENT: u64 = 90;
 
 /// How often the control core looks at how much memory the process holds.
 pub const MEMORY_LOOK_MS: u64 = 1000;
@@ -369,14 +373,12 @@ pub const MEMORY_TRIM_SECONDS_MAX: u64 = 320;
 /// See [`MEMORY_TRIM_SECONDS_MAX`].
 pub const MEMORY_TRIM_WORTH_ONE_OF: u64 = 50;
 
-/// From this part of the budget on new clients are refused.
+/// From this part of the budget on new clients are refused, if no circuit is left that serves
+/// nobody.
 pub const MEMORY_REFUSE_PERCENT: u64 = 90;
 
 /// Below this part new clients are served again.
 pub const MEMORY_ACCEPT_AGAIN_PERCENT: u64 = 85;
-
-/// With the budget reached, one of so many open circuits is closed each look.
-pub const MEMORY_CLOSE_ONE_OF: usize = 16;
 
 /// INTRODUCE2 that one introduction point remembers: it takes as many again while it lingers, and
 /// closes when the memory is full, since it could not tell a replay any more. 2 MB with the table.
@@ -542,6 +544,7 @@ pub const CLOCK_SKEW_PUBLISH_MS_MAX: u64 = 300_000;
 const _: () = assert!(INTRO_POINTS_DEFAULT <= INTRO_POINTS_MAX);
 const _: () = assert!(INTRODUCTIONS_PER_POINT_MIN < INTRODUCTIONS_PER_POINT_MAX);
 const _: () = assert!(POINT_LIFETIME_SECONDS_MIN < POINT_LIFETIME_SECONDS_MAX);
+const _: () = assert!(MEMORY_QUEUES_PERCENT >= MEMORY_REFUSE_PERCENT);
 const _: () = assert!(POINT_LINGER_SECONDS >= DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
 const _: () = assert!(REPUBLISH_SECONDS_MAX < DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
 const _: () = assert!(REFUSED_PAUSE_MS_MIN < REFUSED_PAUSE_MS_MAX);

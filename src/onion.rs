@@ -20,6 +20,7 @@
 
 pub mod config;
 pub mod descriptor;
+pub mod eviction;
 pub mod foreign;
 pub mod guest;
 pub mod hsdir;

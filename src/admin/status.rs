@@ -66,8 +66,17 @@ pub struct MemoryStatus {
     pub refusing: bool,
     /// Clients that were refused for want of memory.
     pub refused_total: u64,
-    /// Circuits that were closed to get memory back.
+    /// Circuits that were closed to make room, for whatever reason.
     pub circuits_closed_total: u64,
+    /// Of these, those that never had a stream.
+    #[serde(default)]
+    pub circuits_closed_unused_total: u64,
+    /// Those that had no stream any more.
+    #[serde(default)]
+    pub circuits_closed_idle_total: u64,
+    /// Those that held the most.
+    #[serde(default)]
+    pub circuits_closed_bytes_total: u64,
 }
 
 /// One service.

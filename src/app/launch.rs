@@ -145,7 +145,7 @@ impl Launch {
         })?;
         let memory_max = config.memory_max.bytes(memory::available_bytes());
         let arti = match memory_max {
-            Some(max) => arti.bounded(max / limits::MEMORY_QUEUES_ONE_OF),
+            Some(max) => arti.bounded(max / 100 * limits::MEMORY_QUEUES_PERCENT),
             None => arti,
         };
         check_sources(&config).map_err(LaunchError::Failed)?;

@@ -1,17 +1,23 @@
 //! The memory budget: what happens when the process comes near `memory_max`.
 //!
-//! In this order: circuits that hold more in their queues than fits are closed by arti's quota,
-//! which has half of the budget; at 80 % one core after another gives back what it and its
-//! allocator keep for later; at 90 % new clients are refused, and sockets receive less ahead of
-//! their readers; at 100 % the largest circuits are closed, a sixteenth of all at a time, each time
-//! after giving back was not enough. What is looked at is what the kernel counts, so what sockets
-//! hold for their readers counts as well, and what an embedding program holds.
+//! In this order: at 75 % circuits that serve nobody close, those of the least use first
+//! ([`eviction`]); at 80 % one core after another gives back what it and its allocator keep for
+//! later, and after each time that circuits were closed; at 90 % new clients are refused if there
+//! is no circuit left that serves nobody, circuits close whose bytes do not move, and sockets
+//! receive less ahead of their readers; at 100 % new clients are refused in any case, and the
+//! circuits close that hold the most, each time after giving back was not enough. arti's quota for
+//! what waits in queues is the last resort. What is looked at is what the kernel counts, so what
+//! sockets hold for their readers counts as well, and what an embedding program holds.
+//!
+//! The same looks keep room for circuits on each core.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control_core::Shared;
-use crate::base::overload::Overload;
+use crate::base::overload::{Overload, Shortage};
 use crate::limits;
+use crate::onion::{Service, eviction};
 use crate::plane::buffers;
 use crate::runtime::memory;
 
@@ -27,11 +33,13 @@ pub struct MemoryBudget {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Verdict {
+    /// How short memory is.
+    shortage: Option<Shortage>,
     /// Give back what is kept for later.
     trim: bool,
-    /// Refuse new clients.
-    refuse: bool,
-    /// Close the largest circuits.
+    /// Close circuits that serve nobody.
+    evict: bool,
+    /// Close circuits that hold much.
     close: bool,
 }
 
@@ -46,6 +54,10 @@ struct Watch {
     before: Option<u64>,
     /// How long until it is worth it again.
     pause: Duration,
+    /// Circuits were closed at the last look: what they held is on its way back.
+    evicted: bool,
+    /// There were circuits that serve nobody when those were last looked for.
+    idle_left: bool,
 }
 
 impl Watch {
@@ -56,72 +68,93 @@ impl Watch {
 
     /// Nothing was done yet.
     fn new(max: u64) -> Watch {
-        Watch { max, trimmed: None, before: None, pause: Watch::PAUSE_MIN }
+        let (trimmed, before, pause) = (None, None, Watch::PAUSE_MIN);
+        Watch { max, trimmed, before, pause, evicted: false, idle_left: false }
     }
 
-    /// What is to be done with `held` bytes. `refusing` is what is done now; nobody is refused
-    /// while no client is there, since nothing would come back by waiting.
-    fn look(&mut self, now: Instant, held: u64, refusing: bool, clients: bool) -> Verdict {
-        let above = |percent: u64| held / 100 >= self.max / 10_000 * percent;
-        let percent = match refusing {
+    /// What is to be done with `held` bytes, while new clients are refused or not.
+    fn look(&mut self, now: Instant, held: u64, refusing: bool) -> Verdict {
+        let scarce = match refusing {
             true => limits::MEMORY_ACCEPT_AGAIN_PERCENT,
             false => limits::MEMORY_REFUSE_PERCENT,
         };
-        let (short, full) = (above(limits::MEMORY_TRIM_PERCENT), above(100));
-        let (refuse, before) = (clients && above(percent), self.before.take());
+        let shortage = Shortage::of(held, self.max, scarce);
+        let full = shortage == Some(Shortage::Full);
+        let (evicted, before) = (std::mem::take(&mut self.evicted), self.before.take());
         if let Some(before) = before {
             let worth = before.saturating_sub(held) >= self.max / limits::MEMORY_TRIM_WORTH_ONE_OF;
-            self.pause = match worth {
+            self.pause = match worth || evicted {
                 true => Watch::PAUSE_MIN,
                 false => (2 * self.pause).min(Watch::PAUSE_MAX),
             };
         }
+        let much = held / 100 >= self.max / 10_000 * limits::MEMORY_TRIM_PERCENT;
         let due = self.trimmed.is_none_or(|at| now >= at + self.pause);
-        let trim = short && (full || due);
+        let trim = evicted || much && (full || due);
         if trim {
             (self.trimmed, self.before) = (Some(now), Some(held));
         }
-        // Not before it is seen what giving back has brought.
-        Verdict { trim, refuse, close: clients && full && before.is_some() }
+        // Not before it is seen what closing and giving back have brought.
+        let evict = shortage.is_some() && (full || !evicted);
+        let close = shortage >= Some(Shortage::Scarce) && before.is_some();
+        Verdict { shortage, trim, evict, close }
+    }
+
+    /// So many circuits were closed that served nobody.
+    fn note_evicted(&mut self, closed: u64) {
+        (self.evicted, self.idle_left) = (closed > 0, closed > 0);
+    }
+
+    /// Whether new clients are refused now. Nobody is while no client is there, since nothing would
+    /// come back by waiting.
+    fn refuses(&self, shortage: Option<Shortage>, clients: bool) -> bool {
+        match shortage {
+            Some(Shortage::Full) => clients,
+            Some(Shortage::Scarce) => clients && !self.idle_left,
+            Some(Shortage::Short) | None => false,
+        }
+    }
+
+    /// Bytes above so many percent.
+    fn above(&self, held: u64, percent: u64) -> u64 {
+        held.saturating_sub(self.max / 100 * percent)
     }
 }
 
 impl Shared {
-    /// Keep the process within its budget, for as long as the future is polled.
+    /// Keep the process within its budget, and room on its cores, for as long as the future is
+    /// polled.
     pub(super) async fn watch_memory(&self) {
-        let Some(max) = self.memory.max else { return std::future::pending().await };
-        let mut watch = Watch::new(max);
+        let mut watch = self.memory.max.map(Watch::new);
         let mut ticks = tokio::time::interval(Duration::from_millis(limits::MEMORY_LOOK_MS));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if let Some(held) = memory::held_bytes() {
-                self.bound_memory(held, &mut watch);
+            let services: Vec<_> =
+                self.roster.all().iter().map(|one| Arc::clone(&one.service)).collect();
+            let closed = eviction::make_room(&services);
+            if closed > 0 {
+                tracing::debug!("a core has many circuits: {closed} that serve nobody are closed");
+            }
+            if let Some(watch) = &mut watch
+                && let Some(held) = memory::held_bytes()
+            {
+                self.bound_memory(held, watch, &services);
             }
         }
     }
 
     /// Do what has to be done with `held` bytes.
-    fn bound_memory(&self, held: u64, watch: &mut Watch) {
+    fn bound_memory(&self, held: u64, watch: &mut Watch, services: &[Arc<Service>]) {
         let overload: &Overload = &self.common.overload;
         let clients = self.fronts.handoff.is_busy()
-            || self.roster.all().iter().any(|one| one.service.open_circuits() > 0);
+            || services.iter().any(|service| service.open_circuits() > 0);
         let refusing = overload.is_short();
-        let verdict = watch.look(Instant::now(), held, refusing, clients);
-        overload.set_short(verdict.refuse);
-        memory::set_short(verdict.refuse);
-        let (held, max) = (held / 1_000_000, watch.max / 1_000_000);
-        match (refusing, verdict.refuse) {
-            (false, true) => {
-                tracing::warn!("{held} MB of {max} MB are held: new clients are refused");
-            }
-            (true, false) => {
-                tracing::info!("{held} MB of {max} MB are held: new clients are served again");
-            }
-            _ => {}
-        }
+        let verdict = watch.look(Instant::now(), held, refusing);
+        memory::set_short(verdict.shortage >= Some(Shortage::Scarce));
+        let (held_mb, max_mb) = (held / 1_000_000, watch.max / 1_000_000);
         if verdict.trim {
-            tracing::debug!("{held} MB of {max} MB are held: cores give back what they keep");
+            tracing::debug!("{held_mb} MB of {max_mb} MB are held: cores give back what they keep");
             let trim = self.memory.trim;
             self.group.trim(move || {
                 buffers::drop_spare();
@@ -130,11 +163,41 @@ impl Shared {
                 }
             });
         }
-        if verdict.close {
-            let services = self.roster.all();
-            let closed: u64 = services.iter().map(|one| one.service.close_largest_circuits()).sum();
-            overload.note_closed(closed);
-            tracing::warn!("memory_max is reached: {closed} circuits are closed");
+        let mut evicted = 0;
+        if let Some(shortage) = verdict.shortage.filter(|_| verdict.evict) {
+            let bytes = watch.above(held, limits::SHORT_GOAL_PERCENT);
+            evicted = eviction::evict_idle(services, shortage, bytes);
+            watch.note_evicted(evicted);
+            if evicted > 0 {
+                tracing::debug!(
+                    "{held_mb} MB of {max_mb} MB are held: {evicted} circuits that serve nobody \
+                     are closed"
+                );
+            }
+        }
+        if let Some(shortage) = verdict.shortage.filter(|_| verdict.close && evicted == 0) {
+            let above = |percent| watch.above(held, percent);
+            let bytes = (above(limits::MEMORY_ACCEPT_AGAIN_PERCENT), above(100));
+            let closed = eviction::evict_holding(services, shortage, bytes);
+            if closed > 0 {
+                tracing::warn!(
+                    "{held_mb} MB of {max_mb} MB are held: {closed} circuits that hold the most \
+                     are closed"
+                );
+            }
+        }
+        let refuse = watch.refuses(verdict.shortage, clients);
+        overload.set_short(refuse);
+        match (refusing, refuse) {
+            (false, true) => {
+                tracing::warn!("{held_mb} MB of {max_mb} MB are held: new clients are refused");
+            }
+            (true, false) => {
+                tracing::info!(
+                    "{held_mb} MB of {max_mb} MB are held: new clients are served again"
+                );
+            }
+            _ => {}
         }
     }
 }
@@ -144,31 +207,54 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::{Verdict, Watch};
+    use crate::base::overload::Shortage::{Full, Scarce, Short};
 
     const MAX: u64 = 1_000_000_000;
 
-    /// A look at so many percent, with clients there.
+    /// A look at so many percent.
     fn look(watch: &mut Watch, now: Instant, percent: u64, refusing: bool) -> Verdict {
-        watch.look(now, MAX / 100 * percent, refusing, true)
+        watch.look(now, MAX / 100 * percent, refusing)
     }
 
     #[test]
-    fn memory_is_given_back_before_clients_are_refused_and_they_before_circuits_close() {
+    fn who_serves_nobody_goes_before_memory_is_given_back_and_both_before_clients_are_refused() {
         let at = |percent| look(&mut Watch::new(MAX), Instant::now(), percent, false);
-        assert_eq!(at(79), Verdict { trim: false, refuse: false, close: false });
-        assert_eq!(at(81), Verdict { trim: true, refuse: false, close: false });
-        assert_eq!(at(91), Verdict { trim: true, refuse: true, close: false });
+        let verdict = |shortage, trim, evict| Verdict { shortage, trim, evict, close: false };
+        assert_eq!(at(74), verdict(None, false, false));
+        assert_eq!(at(76), verdict(Some(Short), false, true));
+        assert_eq!(at(81), verdict(Some(Short), true, true));
+        assert_eq!(at(91), verdict(Some(Scarce), true, true));
+        assert_eq!(at(101), verdict(Some(Full), true, true));
     }
 
     #[test]
-    fn circuits_close_only_where_giving_back_was_not_enough() {
+    fn new_clients_are_refused_only_where_no_circuit_is_left_that_serves_nobody() {
         let (mut watch, now) = (Watch::new(MAX), Instant::now());
-        let full = |close| Verdict { trim: true, refuse: true, close };
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert!(look(&mut watch, now, 91, false).evict);
+        watch.note_evicted(5);
+        assert!(!watch.refuses(Some(Scarce), true));
+        // What they held is waited for, and given back.
+        let waits = look(&mut watch, after(1), 91, false);
+        assert!(waits.trim && !waits.evict);
+        assert!(!watch.refuses(waits.shortage, true));
+        assert!(look(&mut watch, after(2), 91, false).evict);
+        watch.note_evicted(0);
+        assert!(watch.refuses(Some(Scarce), true) && !watch.refuses(Some(Scarce), false));
+        assert!(!watch.refuses(Some(Short), true));
+        watch.note_evicted(5);
+        assert!(watch.refuses(Some(Full), true), "the budget holds in any case");
+    }
+
+    #[test]
+    fn circuits_with_streams_close_only_where_giving_back_was_not_enough() {
+        let (mut watch, now) = (Watch::new(MAX), Instant::now());
+        let full = |close| Verdict { shortage: Some(Full), trim: true, evict: true, close };
         assert_eq!(look(&mut watch, now, 101, false), full(false));
         let after = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(look(&mut watch, after(1), 101, true), full(true));
         assert_eq!(look(&mut watch, after(2), 102, true), full(true));
-        assert!(!look(&mut watch, after(3), 99, true).close);
+        assert!(!look(&mut watch, after(3), 80, true).close);
         // Nothing was given back at the look before.
         assert!(!look(&mut watch, after(4), 101, true).close);
         assert!(look(&mut watch, after(5), 101, true).close);
@@ -189,12 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn refusing_ends_well_below_where_it_began_or_when_nobody_is_there() {
-        let at = |percent: u64, clients| {
-            Watch::new(MAX).look(Instant::now(), MAX / 100 * percent, true, clients).refuse
-        };
-        assert!(at(86, true));
-        assert!(!at(84, true));
-        assert!(!at(99, false));
+    fn refusing_ends_well_below_where_it_began() {
+        let at = |percent: u64| look(&mut Watch::new(MAX), Instant::now(), percent, true).shortage;
+        assert_eq!((at(86), at(84)), (Some(Scarce), Some(Short)));
     }
 }

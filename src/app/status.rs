@@ -35,7 +35,9 @@ use crate::tor::status::{LinkStatus, NetworkStatus};
 impl Shared {
     /// The status of everything.
     pub(super) fn status(&self) -> ProcessStatus {
+        use crate::base::overload::ClosedFor::{Bytes, Idle, Unused};
         let served = self.roster.served();
+        let closed = |reason| self.common.overload.closed_total(reason);
         let skew = served.iter().find_map(|one| one.publisher.borrow().clock_skew_ms);
         ProcessStatus {
             pid: std::process::id(),
@@ -50,7 +52,10 @@ impl Shared {
                 held_bytes: memory::held_bytes(),
                 refusing: self.common.overload.is_short(),
                 refused_total: self.common.overload.refused_total(),
-                circuits_closed_total: self.common.overload.closed_total(),
+                circuits_closed_total: closed(Unused) + closed(Idle) + closed(Bytes),
+                circuits_closed_unused_total: closed(Unused),
+                circuits_closed_idle_total: closed(Idle),
+                circuits_closed_bytes_total: closed(Bytes),
             },
             links: self.links(),
             daemons: self.daemon_links(),

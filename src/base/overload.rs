@@ -1,7 +1,44 @@
 //! Whether memory is short, as every core sees it: set by the control core, read at each
-//! introduction.
+//! introduction. And what was done for want of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::limits;
+
+/// How short memory is, or room for circuits on a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shortage {
+    /// Who serves nobody goes.
+    Short,
+    /// Soon new clients would have to be refused.
+    Scarce,
+    /// All of it is used.
+    Full,
+}
+
+impl Shortage {
+    /// How short it is with `used` of `max`, scarce from so many percent on.
+    pub fn of(used: u64, max: u64, scarce_percent: u64) -> Option<Shortage> {
+        let above = |percent: u64| used / 100 >= max / 10_000 * percent;
+        match () {
+            () if above(100) => Some(Shortage::Full),
+            () if above(scarce_percent) => Some(Shortage::Scarce),
+            () if above(limits::SHORT_PERCENT) => Some(Shortage::Short),
+            () => None,
+        }
+    }
+}
+
+/// Why a circuit was closed to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedFor {
+    /// It never had a stream.
+    Unused,
+    /// It had no stream any more.
+    Idle,
+    /// It held the most.
+    Bytes,
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -10,8 +47,12 @@ pub struct Overload {
     short: AtomicBool,
     /// Clients that were refused.
     refused_total: AtomicU64,
-    /// Circuits that were closed to get memory back.
-    closed_total: AtomicU64,
+    /// Circuits that were closed because they never had a stream.
+    closed_unused_total: AtomicU64,
+    /// Circuits that were closed because they had no stream any more.
+    closed_idle_total: AtomicU64,
+    /// Circuits that were closed because they held the most.
+    closed_bytes_total: AtomicU64,
 }
 
 impl Overload {
@@ -34,9 +75,18 @@ impl Overload {
         self.short.store(short, Ordering::Relaxed);
     }
 
-    /// So many circuits were closed.
-    pub fn note_closed(&self, circuits: u64) {
-        self.closed_total.fetch_add(circuits, Ordering::Relaxed);
+    /// The counter of those that were closed for this reason.
+    fn counter(&self, reason: ClosedFor) -> &AtomicU64 {
+        match reason {
+            ClosedFor::Unused => &self.closed_unused_total,
+            ClosedFor::Idle => &self.closed_idle_total,
+            ClosedFor::Bytes => &self.closed_bytes_total,
+        }
+    }
+
+    /// A circuit was closed.
+    pub fn note_closed(&self, reason: ClosedFor) {
+        self.counter(reason).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Clients refused so far.
@@ -44,8 +94,8 @@ impl Overload {
         self.refused_total.load(Ordering::Relaxed)
     }
 
-    /// Circuits closed so far.
-    pub fn closed_total(&self) -> u64 {
-        self.closed_total.load(Ordering::Relaxed)
+    /// Circuits closed so far for this reason.
+    pub fn closed_total(&self, reason: ClosedFor) -> u64 {
+        self.counter(reason).load(Ordering::Relaxed)
     }
 }

@@ -107,8 +107,12 @@ impl Seat {
 
     /// Whether this core may take another client.
     fn has_room(&self) -> bool {
-        self.alive.load(Ordering::Relaxed)
-            && self.counters.rendezvous_open() + self.waiting() < limits::RENDEZVOUS_OPEN_MAX
+        self.alive.load(Ordering::Relaxed) && self.circuits_now() < limits::RENDEZVOUS_OPEN_MAX
+    }
+
+    /// Client circuits of this core: open, being built and waited for.
+    pub(super) fn circuits_now(&self) -> u64 {
+        self.counters.rendezvous_open() + self.waiting()
     }
 
     /// The points that are up.
@@ -394,16 +398,6 @@ impl Service {
         self.seats.iter().map(|seat| seat.circuits.len()).sum()
     }
 
-    /// Close the largest client circuits, [`limits::MEMORY_CLOSE_ONE_OF`] on each core; how many.
-    pub fn close_largest_circuits(&self) -> u64 {
-        let close = |seat: &Arc<Seat>| {
-            let count = seat.circuits.len().div_ceil(limits::MEMORY_CLOSE_ONE_OF);
-            seat.circuits.close_largest(count);
-            count as u64
-        };
-        self.seats.iter().map(close).sum()
-    }
-
     /// Close a client circuit, with the streams in it; `false` when it is not open.
     pub fn close_circuit(&self, circuit: CircuitId) -> bool {
         let seat = self.seats.get(usize::from(circuit.instance));
@@ -412,7 +406,7 @@ impl Service {
 
     /// Close every client circuit, with the streams in it.
     pub fn close_circuits(&self) {
-        self.seats.iter().for_each(|seat| seat.circuits.close_largest(usize::MAX));
+        self.seats.iter().for_each(|seat| seat.circuits.close_all());
     }
 
     /// Whether every instance has an introduction point, but for guests that have failed.

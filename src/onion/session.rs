@@ -25,6 +25,7 @@ use tor_proto::stream::{
     IncomingStreamRequestDisposition, IncomingStreamRequestFilter,
 };
 
+use super::open::{Flow, OpenCircuit as Circuit, now_ms};
 use super::service::Seat;
 use crate::base::counters::OpenGuard;
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
@@ -119,7 +120,8 @@ impl Session {
         let circuit = CircuitId { instance: u16::try_from(instance).unwrap_or(u16::MAX), serial };
         let idle = Duration::from_secs(limits::RENDEZVOUS_IDLE_SECONDS);
         let first = Duration::from_secs(limits::RENDEZVOUS_FIRST_STREAM_SECONDS);
-        let place = seat.circuits.enter(serial, Arc::clone(&self.served), self.streams_max);
+        let streams = (Arc::clone(&self.served), self.streams_max);
+        let place = seat.circuits.enter(serial, streams, now_ms());
         let mut young = Some(young);
         let mut closed = std::pin::pin!(self.tunnel.wait_for_close());
         loop {
@@ -132,12 +134,14 @@ impl Session {
             };
             match next {
                 Ok(Some(wire)) => {
-                    let stream = SessionStream { wire, tunnel: Arc::clone(&self.tunnel), circuit };
+                    let (tunnel, open) = (Arc::clone(&self.tunnel), Arc::clone(&place.circuit));
+                    open.note_used(now_ms());
+                    let stream = SessionStream { wire, tunnel, circuit, open };
                     match Arc::clone(&self.served).try_acquire_owned() {
                         Ok(permit) => {
                             let served = serve.serve(instance, stream);
                             let tunnel = Arc::clone(&self.tunnel);
-                            let young = young.take();
+                            let (young, open) = (young.take(), Arc::clone(&place.circuit));
                             runtime::spawn(async move {
                                 // A backend that takes nothing would keep a stream for ever whose
                                 // client is gone.
@@ -145,6 +149,7 @@ impl Session {
                                     () = served => {}
                                     () = linger(&tunnel) => {}
                                 }
+                                open.note_used(now_ms());
                                 drop((permit, young));
                             });
                         }
@@ -179,6 +184,8 @@ pub struct SessionStream {
     tunnel: Arc<ServiceOnionServiceDataTunnel>,
     /// Which circuit.
     circuit: CircuitId,
+    /// The same in the list of those that are open.
+    open: Arc<Circuit>,
 }
 
 /// The reason of an END, as it goes over the wire (tor-spec, section 6.3).
@@ -215,7 +222,7 @@ impl IncomingStream for SessionStream {
     async fn accept(self) -> io::Result<OpenStream> {
         let data = self.wire.accept_data(Connected::new_empty()).await;
         let data = data.map_err(io::Error::other)?;
-        Ok(OpenStream { data, tunnel: self.tunnel })
+        Ok(OpenStream { data, tunnel: self.tunnel, flow: self.open.open_flow() })
     }
 
     async fn reject(self, reason: EndReason) -> io::Result<()> {
@@ -234,6 +241,18 @@ pub struct OpenStream {
     data: DataStream,
     /// Keeps the circuit open.
     tunnel: Arc<ServiceOnionServiceDataTunnel>,
+    /// What is seen of its bytes.
+    flow: Arc<Flow>,
+}
+
+/// How many bytes a read or a write has moved: none yet while it has to wait. One that has failed
+/// waits for nothing.
+fn moved(result: &Poll<io::Result<usize>>) -> Option<usize> {
+    match result {
+        Poll::Pending => None,
+        Poll::Ready(Ok(bytes)) => Some(*bytes),
+        Poll::Ready(Err(_)) => Some(0),
+    }
 }
 
 impl ClientStream for OpenStream {
@@ -248,7 +267,10 @@ impl AsyncRead for OpenStream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncRead::poll_read(Pin::new(&mut self.get_mut().data), cx, buffer)
+        let this = self.get_mut();
+        let read = AsyncRead::poll_read(Pin::new(&mut this.data), cx, buffer);
+        this.flow.note_inward(moved(&read));
+        read
     }
 }
 
@@ -258,11 +280,17 @@ impl AsyncWrite for OpenStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.get_mut().data), cx, bytes)
+        let this = self.get_mut();
+        let written = AsyncWrite::poll_write(Pin::new(&mut this.data), cx, bytes);
+        this.flow.note_outward(moved(&written));
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.get_mut().data), cx)
+        let this = self.get_mut();
+        let flushed = AsyncWrite::poll_flush(Pin::new(&mut this.data), cx);
+        this.flow.note_outward(flushed.is_ready().then_some(0));
+        flushed
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
