@@ -4,7 +4,8 @@
 //!   base::stream::IncomingStream --port?--> port::choose --connect--> relay --> end
 //!                     |                          |  |  refused: another backend
 //!                     |                          |  '-- all full: wait in the queue
-//!                     '-- unknown port: END      '-- none left: END
+//!                     '-- unknown port:          '-- none left: END
+//!                         the circuit closes
 //!
 //!   health::watch (control core) --up or down--> backend
 //!   front (listeners) --handoff--> the same, with sockets of the kernel's: forward, not relay
@@ -18,11 +19,15 @@
 //!
 //! | situation | reason | the client's application sees |
 //! |---|---|---|
-//! | no such port | CONNECTREFUSED | connection refused, as from C tor services (their DONE) |
+//! | no such port, and `allow_unknown_ports` | DONE, as from C tor services | connection refused |
 //! | every backend refused | CONNECTREFUSED | connection refused |
 //! | the last backend tried was silent | TIMEOUT | TTL expired |
 //! | no descriptor, port or memory left here | RESOURCELIMIT | general failure |
 //! | every backend has all connections it may, for too long | RESOURCELIMIT | general failure |
+//!
+//! A circuit that asks for a port that is not served closes, unless `allow_unknown_ports` is set: a
+//! scan of ports costs a circuit for each. It is what C tor (`HiddenServiceAllowUnknownPorts 0`)
+//! and arti do, and what clients see is the same: the circuit's DESTROY, with reason NONE.
 //!
 //! EXITPOLICY would be "not allowed by ruleset", and INTERNAL makes clients give up the circuit.
 
@@ -206,7 +211,10 @@ impl Plane {
         let ports = self.ports();
         let virtual_port = incoming.virtual_port();
         match ports.iter().find(|port| port.serves(virtual_port)) {
-            None => refuse(incoming, EndReason::ConnectRefused, counters).await,
+            None => {
+                let refused = self.gates.unknown_port();
+                turn_away(incoming, (refused, EndReason::Done), counters).await
+            }
             Some(Port { config: PortConfig { target: PortTarget::Hello, .. }, .. }) => {
                 let Ok(client) = incoming.accept().await else { return StreamOutcome::ClientGone };
                 let _open = counters.open_stream();
@@ -218,7 +226,10 @@ impl Plane {
                     Ok(pass) => {
                         self.serve_by_backend::<J, _>(ports, incoming, counters, pass).await
                     }
-                    Err(refused) => over_limit(incoming, refused, counters).await,
+                    Err(refused) => {
+                        let refused = (refused, EndReason::ResourceLimit);
+                        turn_away(incoming, refused, counters).await
+                    }
                 }
             }
         }
@@ -397,18 +408,19 @@ fn reason_of(error: &ConnectError) -> EndReason {
     }
 }
 
-/// A circuit has gone over a limit, or is banned.
-async fn over_limit(
+/// A circuit has gone over a limit, is banned, or asks for a port that is not served: end the
+/// stream, or close the circuit.
+async fn turn_away(
     incoming: impl IncomingStream,
-    refused: Refused,
+    (refused, reason): (Refused, EndReason),
     counters: &InstanceCounters,
 ) -> StreamOutcome {
     if !refused.close {
-        return refuse(incoming, EndReason::ResourceLimit, counters).await;
+        return refuse(incoming, reason, counters).await;
     }
     counters.note_stream_refused();
     incoming.close_circuit();
-    StreamOutcome::Refused(EndReason::ResourceLimit)
+    StreamOutcome::Refused(reason)
 }
 
 /// End a stream that was not accepted.

@@ -108,7 +108,8 @@ fn write_limits(limits: &CircuitLimits, out: &mut String) -> std::fmt::Result {
         OverLimit::End => "end",
         OverLimit::Close => "close",
     };
-    writeln!(out, "over_limit = {}", quoted(over))
+    writeln!(out, "over_limit = {}", quoted(over))?;
+    writeln!(out, "allow_unknown_ports = {}", limits.allow_unknown_ports)
 }
 
 /// `[[service.port]]`

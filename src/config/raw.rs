@@ -64,6 +64,8 @@ pub(super) struct RawService {
     pub bytes_per_circuit_burst: Option<At<i64>>,
     /// `over_limit`
     pub over_limit: Option<At<String>>,
+    /// `allow_unknown_ports`
+    pub allow_unknown_ports: Option<At<bool>>,
     /// `remote_interval_min_s`
     pub remote_interval_min_s: Option<At<i64>>,
     /// `remote_interval_max_s`
@@ -293,6 +295,7 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         bytes_per_circuit_per_second: table.integer("bytes_per_circuit_per_second", d),
         bytes_per_circuit_burst: table.integer("bytes_per_circuit_burst", d),
         over_limit: table.text("over_limit", d),
+        allow_unknown_ports: table.boolean("allow_unknown_ports", d),
         remote_interval_min_s: table.integer("remote_interval_min_s", d),
         remote_interval_max_s: table.integer("remote_interval_max_s", d),
         ports: ports.iter().map(|table| read_port(table, d)).collect(),

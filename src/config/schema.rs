@@ -43,6 +43,7 @@ pub(super) const SERVICE: Table = Table {
         "bytes_per_circuit_per_second",
         "bytes_per_circuit_burst",
         "over_limit",
+        "allow_unknown_ports",
         "verify_interval_s",
         "remote_interval_min_s",
         "remote_interval_max_s",

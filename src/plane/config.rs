@@ -287,6 +287,8 @@ pub struct CircuitLimits {
     pub bytes: Option<Rate>,
     /// What follows.
     pub over: OverLimit,
+    /// Whether a stream to a port that is not served ends alone, and not with its circuit.
+    pub allow_unknown_ports: bool,
 }
 
 impl CircuitLimits {

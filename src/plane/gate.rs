@@ -151,6 +151,8 @@ pub(super) struct Gates {
     refused_banned_total: AtomicU64,
     /// See [`CircuitsStatus`].
     ended_bytes_total: AtomicU64,
+    /// See [`CircuitsStatus`].
+    unknown_ports_total: AtomicU64,
 }
 
 impl Gates {
@@ -165,6 +167,7 @@ impl Gates {
             refused_rate_total: AtomicU64::new(0),
             refused_banned_total: AtomicU64::new(0),
             ended_bytes_total: AtomicU64::new(0),
+            unknown_ports_total: AtomicU64::new(0),
         })
     }
 
@@ -181,6 +184,12 @@ impl Gates {
     /// Whether circuits close that go over a limit, or are banned.
     pub(super) fn closes_circuits(&self) -> bool {
         self.limits().over == OverLimit::Close
+    }
+
+    /// A circuit has asked for a port that is not served: what follows.
+    pub(super) fn unknown_port(&self) -> Refused {
+        self.unknown_ports_total.fetch_add(1, Ordering::Relaxed);
+        Refused { close: !self.limits().allow_unknown_ports }
     }
 
     /// The shard of a circuit.
@@ -254,6 +263,7 @@ impl Gates {
             refused_rate_total: self.refused_rate_total.load(Ordering::Relaxed),
             refused_banned_total: self.refused_banned_total.load(Ordering::Relaxed),
             ended_bytes_total: self.ended_bytes_total.load(Ordering::Relaxed),
+            unknown_ports_total: self.unknown_ports_total.load(Ordering::Relaxed),
             preferred: 0,
             banned: 0,
         };

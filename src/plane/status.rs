@@ -56,6 +56,9 @@ pub struct CircuitsStatus {
     pub refused_banned_total: u64,
     /// Streams that were ended because their circuit carried too many bytes a second.
     pub ended_bytes_total: u64,
+    /// Streams that asked for a port that is not served.
+    #[serde(default)]
+    pub unknown_ports_total: u64,
 }
 
 /// One backend of one port.

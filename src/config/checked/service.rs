@@ -48,6 +48,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
             checker,
         ),
         over: check_choice(raw.over_limit.as_ref(), &OVER_LIMIT, checker).unwrap_or_default(),
+        allow_unknown_ports: raw.allow_unknown_ports.as_ref().is_some_and(|typed| typed.value),
     };
     let (each, all) = (intro_points_per_instance, intro_points_max);
     if each > all {

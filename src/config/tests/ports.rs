@@ -69,7 +69,8 @@ fn circuits_have_limits_and_verdicts_have_backends() {
     };
     assert!(good(MINIMAL).services[0].circuit_limits.is_none());
     let lines = "streams_per_circuit_per_second = 5\nbytes_per_circuit_per_second = 1000\n\
-                 bytes_per_circuit_burst = 1500\nover_limit = \"close\"";
+                 bytes_per_circuit_burst = 1500\nover_limit = \"close\"\n\
+                 allow_unknown_ports = true";
     let config = good(&service(lines));
     let limits = &config.services[0].circuit_limits;
     assert_eq!(limits.streams, Some(Rate { per_second: 5, burst: 50 }));
@@ -81,12 +82,15 @@ fn circuits_have_limits_and_verdicts_have_backends() {
     assert_eq!([backends[0].lane, backends[1].lane], [Verdict::Normal, Verdict::Banned]);
     let again = good(&explain(&config));
     assert_eq!(again.services[0].circuit_limits.bytes, limits.bytes);
+    assert!(again.services[0].circuit_limits.allow_unknown_ports);
+    assert!(!good(MINIMAL).services[0].circuit_limits.allow_unknown_ports);
     assert_eq!(again.services[0].ports[0], config.services[0].ports[0]);
 
     for (wrong, key) in [
         ("streams_per_circuit_per_second = 0", "streams_per_circuit_per_second"),
         ("bytes_per_circuit_burst = 10", "bytes_per_circuit_burst"),
         ("over_limit = \"kill\"", "over_limit"),
+        ("allow_unknown_ports = 1", "allow_unknown_ports"),
     ] {
         problem(&service(wrong), 2, &format!("service[0].{key}"));
     }

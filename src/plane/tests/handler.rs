@@ -8,7 +8,7 @@ use super::serve::refused;
 use super::support::{begin, listen, port_80, serve, soon};
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::{CircuitId, EndReason};
-use crate::plane::config::BackendAddress;
+use crate::plane::config::{BackendAddress, CircuitLimits};
 use crate::plane::handler::{Handlers, Inbox};
 use crate::plane::status::BackendState;
 use crate::plane::{Plane, StreamOutcome};
@@ -96,7 +96,9 @@ async fn open_streams_keep_their_backend_when_the_ports_change() {
 
     // A backend that stays keeps what was counted of it.
     plane.set_ports(Vec::new());
-    assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+    let allow_unknown_ports = true;
+    plane.set_circuit_limits(CircuitLimits { allow_unknown_ports, ..CircuitLimits::default() });
+    assert_eq!(refused(&plane, 80).await, EndReason::Done);
     drop(first);
     plane.set_ports(vec![port_80(vec![first_address.clone()])]);
     assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);

@@ -9,7 +9,7 @@ use super::support::{begin, listen, nobody, port_80, serve, soon};
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::EndReason;
 use crate::limits;
-use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
+use crate::plane::config::{BackendAddress, CircuitLimits, PortConfig, PortTarget};
 use crate::plane::status::BackendState;
 use crate::plane::{Plane, StreamOutcome};
 
@@ -27,14 +27,24 @@ pub(super) async fn refused(plane: &Arc<Plane>, port: u16) -> EndReason {
 }
 
 #[tokio::test]
-async fn a_port_that_is_not_served_is_refused_and_each_of_a_range_is_served() {
+async fn a_port_that_is_not_served_closes_the_circuit_and_each_of_a_range_is_served() {
     let (_listener, address) = listen().await;
     let mut config = port_80(vec![address]);
     (config.virtual_first, config.virtual_last) = (8000, 8010);
     let plane = Plane::new(vec![config]);
     for port in [0, 80, 7999, 8011] {
-        assert_eq!(refused(&plane, port).await, EndReason::ConnectRefused);
+        let counters = Arc::new(InstanceCounters::default());
+        let (begun, _client, fate) = begin(port);
+        let outcome = soon(serve(&plane, begun, &counters)).await.expect("no panic");
+        assert_eq!(outcome, StreamOutcome::Refused(EndReason::Done));
+        let fate = fate.lock().expect("no panic");
+        assert!(fate.circuit_closed && fate.rejected.is_none() && !fate.accepted);
+        assert_eq!(counters.streams_refused_total(), 1);
     }
+    let allow_unknown_ports = true;
+    plane.set_circuit_limits(CircuitLimits { allow_unknown_ports, ..CircuitLimits::default() });
+    assert_eq!(refused(&plane, 80).await, EndReason::Done);
+    assert_eq!(plane.circuits().unknown_ports_total, 5);
     for port in [8000, 8010] {
         let (begun, client, fate) = begin(port);
         drop(client);

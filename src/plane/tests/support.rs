@@ -33,6 +33,8 @@ pub(super) struct Fate {
     pub(super) rejected: Option<EndReason>,
     /// The reason that it was aborted with.
     pub(super) aborted: Option<EndReason>,
+    /// Its circuit was closed.
+    pub(super) circuit_closed: bool,
     /// The client's end was read.
     ended: bool,
     /// Set by a test: the circuit is gone.
@@ -101,6 +103,10 @@ impl IncomingStream for Begun {
     async fn reject(self, reason: EndReason) -> io::Result<()> {
         self.fate.lock().expect("no panic").rejected = Some(reason);
         Ok(())
+    }
+
+    fn close_circuit(self) {
+        self.fate.lock().expect("no panic").circuit_closed = true;
     }
 }
 
