@@ -452,7 +452,8 @@ pub const INTRODUCTIONS_WAITING_MAX: usize = 1024;
 pub const RENDEZVOUS_WAITING_MAX: usize = 512;
 
 /// Rendezvous circuits that one core builds at the same time: 86 kB each, so 44 MB. Whoever names
-/// a rendezvous point that never answers holds one of these for [`RENDEZVOUS_BUILD_MS_MAX`].
+/// a rendezvous point that never answers holds one of these for [`RENDEZVOUS_BUILD_MS_MAX`], or for
+/// [`RENDEZVOUS_SLOT_MS`] while newer ones wait.
 pub const RENDEZVOUS_BUILDING_MAX: usize = 512;
 
 /// Rendezvous circuits open on one core: 86 kB each, so about 700 MB.
@@ -543,8 +544,8 @@ pub const CLOCK_SKEW_PUBLISH_MS_MAX: u64 = 300_000;
 
 const _: () = assert!(INTRO_POINTS_DEFAULT <= INTRO_POINTS_MAX);
 const _: () = assert!(INTRODUCTIONS_PER_POINT_MIN < INTRODUCTIONS_PER_POINT_MAX);
-const _: () = assert!(POINT_LIFETIME_SECONDS_MIN < POINT_LIFETIME_SECONDS_MAX);
 const _: () = assert!(MEMORY_QUEUES_PERCENT >= MEMORY_REFUSE_PERCENT);
+const _: () = assert!(POINT_LIFETIME_SECONDS_MIN < POINT_LIFETIME_SECONDS_MAX);
 const _: () = assert!(POINT_LINGER_SECONDS >= DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
 const _: () = assert!(REPUBLISH_SECONDS_MAX < DESCRIPTOR_LIFETIME_MINUTES as u64 * 60);
 const _: () = assert!(REFUSED_PAUSE_MS_MIN < REFUSED_PAUSE_MS_MAX);

@@ -40,6 +40,7 @@ pub mod revision;
 pub mod ring;
 pub mod service;
 pub mod session;
+mod slots;
 mod spread;
 pub mod status;
 

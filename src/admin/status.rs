@@ -249,6 +249,18 @@ pub struct InstanceStatus {
     /// Of these, those that were not begun: circuits had to come slowly, and too many waited.
     #[serde(default)]
     pub rendezvous_braked_total: Option<u64>,
+    /// Of those that failed, the ones that were given up because newer ones waited.
+    #[serde(default)]
+    pub rendezvous_given_up_total: Option<u64>,
+    /// Rendezvous that are being built.
+    #[serde(default)]
+    pub rendezvous_building: Option<u64>,
+    /// INTRODUCE2 that could not be served because this process had no directory.
+    #[serde(default)]
+    pub introductions_no_directory_total: Option<u64>,
+    /// INTRODUCE2 on which this process's own code panicked.
+    #[serde(default)]
+    pub introductions_panicked_total: Option<u64>,
     /// Streams that were refused.
     #[serde(default)]
     pub streams_refused_total: Option<u64>,

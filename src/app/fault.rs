@@ -3,6 +3,7 @@
 //!
 //! `RUSTBALANCE_FAULT=core-died:NUMBER:SECONDS` has a data core panic, once, so long after it began
 //! to serve; with `core-dying` eight times in all; with `core-hung` it does nothing any more.
+//! `RUSTBALANCE_FAULT=slots:NUMBER` has each core build no more rendezvous at a time.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,6 +29,11 @@ pub(super) async fn due(core: u16) {
         }
     }
     std::future::pending().await
+}
+
+/// Rendezvous that a core may build at a time, where a test has said so.
+pub(super) fn slots() -> Option<usize> {
+    std::env::var("RUSTBALANCE_FAULT").ok()?.strip_prefix("slots:")?.parse().ok()
 }
 
 /// What a core does.

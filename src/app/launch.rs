@@ -357,6 +357,10 @@ fn settings(service: &Service) -> ServiceSettings {
         intro_points_max: service.intro_points_max,
         intro_dos: service.intro_dos,
         streams_per_circuit_max: service.streams_per_circuit_max,
+        #[cfg(feature = "fault-injection")]
+        rendezvous_building_max: super::fault::slots().unwrap_or(limits::RENDEZVOUS_BUILDING_MAX),
+        #[cfg(not(feature = "fault-injection"))]
+        rendezvous_building_max: limits::RENDEZVOUS_BUILDING_MAX,
         remotes: service.remotes.clone(),
         verify_interval: service.verify_interval,
         distinct_descriptors: service.distinct_descriptors,

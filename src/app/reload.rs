@@ -257,6 +257,7 @@ mod tests {
             intro_points_max: 20,
             intro_dos: None,
             streams_per_circuit_max: 8,
+            rendezvous_building_max: 8,
             remotes: Vec::new(),
             verify_interval: None,
             distinct_descriptors: true,

@@ -289,6 +289,10 @@ impl Shared {
             queue_full_total: Some(counters.queue_full_total()),
             rendezvous_failed_total: Some(counters.rendezvous_failed_total()),
             rendezvous_braked_total: Some(counters.rendezvous_braked_total()),
+            rendezvous_given_up_total: Some(counters.rendezvous_given_up_total()),
+            rendezvous_building: Some(counters.rendezvous_building()),
+            introductions_no_directory_total: Some(counters.introductions_no_directory_total()),
+            introductions_panicked_total: Some(counters.introductions_panicked_total()),
             streams_refused_total: Some(counters.streams_refused_total()),
             circuits_started_total: Some(started.map_or(0, |count| count.total)),
         }
@@ -331,6 +335,10 @@ fn guest(id: usize, guest: &Guest, draining: bool, listen: Option<ListenStatus>)
         queue_full_total: None,
         rendezvous_failed_total: None,
         rendezvous_braked_total: None,
+        rendezvous_given_up_total: None,
+        rendezvous_building: None,
+        introductions_no_directory_total: None,
+        introductions_panicked_total: None,
         streams_refused_total: counted(|listen| listen.streams_refused_total),
         circuits_started_total: None,
     }

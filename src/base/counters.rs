@@ -14,6 +14,10 @@ pub struct InstanceCounters {
     introductions_total: AtomicU64,
     /// INTRODUCE2 that did not decrypt or asked for what we do not offer.
     introductions_invalid_total: AtomicU64,
+    /// INTRODUCE2 that could not be served for want of a directory.
+    introductions_no_directory_total: AtomicU64,
+    /// INTRODUCE2 on which our own code panicked.
+    introductions_panicked_total: AtomicU64,
     /// INTRODUCE2 and cookies that were seen before.
     replays_refused_total: AtomicU64,
     /// Requests dropped because a queue or every core was full.
@@ -24,12 +28,16 @@ pub struct InstanceCounters {
     rendezvous_open: AtomicU64,
     /// Rendezvous that are being built, or whose client has not begun a stream yet and still may.
     rendezvous_young: AtomicU64,
+    /// Rendezvous that are being built.
+    rendezvous_building: AtomicU64,
     /// Rendezvous that were built.
     rendezvous_total: AtomicU64,
     /// Rendezvous that could not be built.
     rendezvous_failed_total: AtomicU64,
     /// Of these, those that were not begun: circuits had to come slowly, and too many waited.
     rendezvous_braked_total: AtomicU64,
+    /// Of those that failed, the ones that were given up because newer ones waited.
+    rendezvous_given_up_total: AtomicU64,
     /// Rendezvous closed by us because they had long been without a stream.
     rendezvous_idle_closed_total: AtomicU64,
     /// Streams that are open.
@@ -88,6 +96,18 @@ impl InstanceCounters {
         introductions_invalid_total
     );
     counter!(
+        /// An INTRODUCE2 came while there was no directory.
+        note_introduction_no_directory,
+        introductions_no_directory_total,
+        introductions_no_directory_total
+    );
+    counter!(
+        /// Our own code panicked on an INTRODUCE2.
+        note_introduction_panicked,
+        introductions_panicked_total,
+        introductions_panicked_total
+    );
+    counter!(
         /// A replay was refused.
         note_replay_refused,
         replays_refused_total,
@@ -124,6 +144,12 @@ impl InstanceCounters {
         rendezvous_braked_total
     );
     counter!(
+        /// A rendezvous was given up for a newer one.
+        note_rendezvous_given_up,
+        rendezvous_given_up_total,
+        rendezvous_given_up_total
+    );
+    counter!(
         /// A rendezvous was closed for being idle.
         note_rendezvous_idle_closed,
         rendezvous_idle_closed_total,
@@ -140,6 +166,12 @@ impl InstanceCounters {
     #[must_use]
     pub fn open_rendezvous(self: &Arc<Self>) -> OpenGuard {
         self.open(|counters| &counters.rendezvous_open)
+    }
+
+    /// A rendezvous has a place among those that are built; it has it until the guard is dropped.
+    #[must_use]
+    pub fn building_rendezvous(self: &Arc<Self>) -> OpenGuard {
+        self.open(|counters| &counters.rendezvous_building)
     }
 
     /// A rendezvous begins; it counts as young until the guard is dropped.
@@ -164,6 +196,11 @@ impl InstanceCounters {
     /// Rendezvous that are being built or open now.
     pub fn rendezvous_open(&self) -> u64 {
         self.rendezvous_open.load(Ordering::Relaxed)
+    }
+
+    /// Rendezvous that are being built now.
+    pub fn rendezvous_building(&self) -> u64 {
+        self.rendezvous_building.load(Ordering::Relaxed)
     }
 
     /// Rendezvous that are being built now, or still wait for their first stream.

@@ -21,6 +21,9 @@ pub struct ServiceSettings {
     pub intro_dos: Option<IntroDos>,
     /// Streams that one client circuit may have open.
     pub streams_per_circuit_max: u32,
+    /// Rendezvous that each core builds at the same time: [`limits::RENDEZVOUS_BUILDING_MAX`], less
+    /// in a test alone.
+    pub rendezvous_building_max: usize,
     /// Instances elsewhere whose descriptors are fetched.
     pub remotes: Vec<RemoteConfig>,
     /// How often HSDirs are asked what they hold; `None`: only when the operator asks.

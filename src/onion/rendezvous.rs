@@ -1,13 +1,13 @@
 //! The rendezvous: a circuit to the point that the client chose, and a session over it.
 //!
 //! Each core takes requests from its own queue, builds at most
-//! [`limits::RENDEZVOUS_BUILDING_MAX`] circuits at a time, and keeps at most
-//! [`limits::RENDEZVOUS_OPEN_MAX`] open. See rend-spec-v3, sections 3.3 and 4.
+//! [`limits::RENDEZVOUS_BUILDING_MAX`] circuits at a time ([`super::slots`] says which are given up
+//! for newer ones), and keeps at most [`limits::RENDEZVOUS_OPEN_MAX`] open. See rend-spec-v3,
+//! sections 3.3 and 4.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tor_cell::relaycell::msg::Rendezvous1;
 use tor_circmgr::ServiceOnionServiceDataTunnel;
 use tor_circmgr::build::onion_circparams_from_netparams;
@@ -21,6 +21,7 @@ use tor_protover::Protocols;
 
 use super::service::{Seat, Service};
 use super::session::{ServeStream, Session};
+use super::slots::{Slot, Slots};
 use crate::limits;
 use crate::runtime;
 use crate::tor::load::LaunchError;
@@ -65,6 +66,9 @@ enum RendezvousError {
     /// The consensus's parameters make no circuit.
     #[error("the consensus's circuit parameters are not usable")]
     Parameters,
+    /// Newer ones wait, and it was its turn to make room.
+    #[error("given up for a newer one")]
+    GivenUp,
     /// An attempt, or all together, took too long.
     #[error("no circuit to the rendezvous point in time")]
     Timeout,
@@ -87,18 +91,18 @@ pub(super) async fn run(
     serve: &impl ServeStream,
 ) {
     let seat = Arc::clone(&service.seats()[instance]);
-    let building = Arc::new(Semaphore::new(limits::RENDEZVOUS_BUILDING_MAX));
+    let slots = Slots::new(service.settings.rendezvous_building_max, &seat.counters);
     loop {
-        let Ok(permit) = Arc::clone(&building).acquire_owned().await else { return };
         let request = seat.rendezvous.recv().await;
         let (open, young) = (seat.counters.open_rendezvous(), seat.counters.young_rendezvous());
+        let slot = slots.take().await;
         let (service, seat, pool, serve) =
             (Arc::clone(service), Arc::clone(&seat), pool.clone(), serve.clone());
         runtime::spawn(async move {
             let cookie = request.cookie.into();
             let deadline = Duration::from_millis(limits::RENDEZVOUS_BUILD_MS_MAX);
-            let built = runtime::timeout(deadline, meet(&service, &pool, request)).await;
-            drop(permit);
+            let built = runtime::timeout(deadline, meet(&service, &pool, request, &slot)).await;
+            drop(slot);
             match built.unwrap_or(Err(RendezvousError::Timeout)) {
                 Ok(session) => {
                     seat.counters.note_rendezvous();
@@ -106,8 +110,12 @@ pub(super) async fn run(
                 }
                 Err(error) => {
                     seat.counters.note_rendezvous_failed();
-                    if matches!(error, RendezvousError::Circuit(LaunchError::Braked)) {
-                        seat.counters.note_rendezvous_braked();
+                    match error {
+                        RendezvousError::Circuit(LaunchError::Braked) => {
+                            seat.counters.note_rendezvous_braked();
+                        }
+                        RendezvousError::GivenUp => seat.counters.note_rendezvous_given_up(),
+                        _ => {}
                     }
                     service.cookies.forget(&cookie);
                     tracing::debug!(instance, "rendezvous: {error}");
@@ -123,6 +131,7 @@ async fn meet(
     service: &Arc<Service>,
     pool: &CircuitPool,
     request: RendezvousRequest,
+    slot: &Slot,
 ) -> Result<Session, RendezvousError> {
     let handshake = |action: &'static str| {
         move |error: tor_circmgr::Error| RendezvousError::Handshake { action, error }
@@ -133,7 +142,10 @@ async fn meet(
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(RendezvousError::Directory)?;
     let params = onion_circparams_from_netparams(netdir.params())
         .map_err(|_| RendezvousError::Parameters)?;
-    let tunnel = build(pool, &netdir, &request.target).await?;
+    let tunnel = tokio::select! {
+        tunnel = build(pool, &netdir, &request.target, slot) => tunnel?,
+        () = slot.given_up() => return Err(RendezvousError::GivenUp),
+    };
     drop(netdir);
     let rendezvous_point = tunnel.last_hop().map_err(handshake("find the last hop"))?;
     tunnel
@@ -166,6 +178,7 @@ async fn build(
     pool: &CircuitPool,
     netdir: &Arc<tor_netdir::NetDir>,
     target: &VerbatimLinkSpecCircTarget<OwnedCircTarget>,
+    slot: &Slot,
 ) -> Result<ServiceOnionServiceDataTunnel, RendezvousError> {
     let patience = Duration::from_millis(limits::RENDEZVOUS_ATTEMPT_MS_MAX);
     let attempts_max: u32 = netdir.params().hs_service_rendezvous_failures_max.into();
@@ -183,6 +196,7 @@ async fn build(
             return Err(error);
         }
         tracing::debug!(attempt, "rendezvous circuit: {error}");
+        slot.note_failed();
         attempt += 1;
     }
 }
