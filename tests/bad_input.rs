@@ -263,14 +263,17 @@ fn a_key_that_others_can_read_or_replace_is_refused() {
     both_refuse_key(|key| chmod(key, 0o640), &["others may read", "0640", "chmod 600"]);
     both_refuse_key(
         |key| chmod(key.parent().expect("it is in a directory"), 0o777),
-        &["others may write to its directory", "0777", "chmod go-w"],
+        &["must be g-w,o-w", "others may replace the key", "chmod go-w"],
     );
 }
 
 #[test]
 fn a_key_that_cannot_be_read_is_refused() {
     let remove = |key: &Path| std::fs::remove_file(key).expect("it is ours");
-    both_refuse_key(remove, &["there is no such file", "rustbalance key new"]);
+    both_refuse_key(
+        remove,
+        &["there is no such file", "nearest folder", "correct the path", "rustbalance key new"],
+    );
     both_refuse_key(
         |key| {
             std::fs::remove_file(key).expect("it is ours");
@@ -283,7 +286,7 @@ fn a_key_that_cannot_be_read_is_refused() {
         let give_away = |key: &Path| {
             std::os::unix::fs::chown(key, Some(65534), None).expect("root may give it away");
         };
-        both_refuse_key(give_away, &["it belongs to user 65534", "chown 0"]);
+        both_refuse_key(give_away, &["belongs to user 65534", "sudo -u '#65534' rustbalance"]);
     } else {
         both_refuse_key(|key| chmod(key, 0), &["cannot open it", "give this user the right"]);
     }

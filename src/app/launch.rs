@@ -23,7 +23,7 @@ use crate::plane::passed::{PassedSocket, PassedSockets};
 use crate::runtime::link_stream::check_source;
 use crate::runtime::{IoChoice, driver, memory, pinning};
 use crate::tor::ArtiSettings;
-use crate::vault::{KeyError, MasterKey};
+use crate::vault::{Guard, KeyError, MasterKey};
 
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
@@ -330,7 +330,10 @@ pub(super) fn services(
 ) -> Result<Vec<ServiceOptions>, Vec<String>> {
     let mut one = |(service, key): (&Service, Option<MasterKey>)| {
         let master = match key {
-            Some(key) => key,
+            Some(key) => {
+                tell_guard(&service.name, key.guard());
+                key
+            }
             None => {
                 let path = config.key_file(service);
                 let (key, _) =
@@ -347,6 +350,17 @@ pub(super) fn services(
         })
     };
     config.services.iter().zip(keys).map(&mut one).collect()
+}
+
+/// Say in the log what keeps others from a key: by default only to who looks closely.
+fn tell_guard(service: &str, guard: Option<Guard>) {
+    match guard {
+        None => {}
+        Some(guard @ Guard::Permissions) => {
+            tracing::debug!("service {service:?}: what guards its key: {guard}");
+        }
+        Some(guard) => tracing::info!("service {service:?}: what guards its key: {guard}"),
+    }
 }
 
 /// The onion area's view of a service.

@@ -1,7 +1,7 @@
 //! The descriptor: how it is built and signed.
 //!
-//! Fresh signing key for each descriptor, certified by the blinded key; the points' certificates
-//! are made by arti's builder from their public keys. At most
+//! Fresh signing key for each descriptor, certified by the vault with the blinded key; the points'
+//! certificates are made by arti's builder from their public keys. At most
 //! [`limits::INTRO_POINTS_MAX`] points: C tor clients reject the whole descriptor above that, and
 //! arti's builder would let it pass. See rend-spec-v3, section 2.4.
 
@@ -14,12 +14,13 @@ use tor_hscrypto::pk::HsDescSigningKeypair;
 use tor_llcrypto::pk::ed25519;
 use tor_netdir::params::NetParameters;
 use tor_netdoc::NetdocBuilder as _;
-use tor_netdoc::doc::hsdesc::{HsDescBuilder, IntroPointDesc, create_desc_sign_key_cert};
+use tor_netdoc::doc::hsdesc::{HsDescBuilder, IntroPointDesc};
 use tor_protover::Protocols;
 use tor_units::IntegerMinutes;
 
 use super::period::PeriodKeys;
 use crate::limits;
+use crate::vault::SignError;
 
 /// Why a descriptor could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +34,8 @@ pub enum DescriptorError {
         max: u8,
     },
     /// The signing key's certificate could not be made.
-    #[error("cannot certify the descriptor's signing key: {0}")]
-    Certificate(String),
+    #[error(transparent)]
+    Certificate(#[from] SignError),
     /// The document could not be encoded.
     #[error("cannot encode the descriptor: {0}")]
     Encode(String),
@@ -128,9 +129,7 @@ pub fn build(
     let mut rng = rand::rng();
     let expiry = now + Duration::from_secs(limits::DESCRIPTOR_CERT_LIFETIME_SECONDS);
     let signing = HsDescSigningKeypair::from(ed25519::Keypair::generate(&mut rng));
-    let certificate =
-        create_desc_sign_key_cert(&signing.as_ref().verifying_key(), &period.keypair, expiry)
-            .map_err(|error| DescriptorError::Certificate(error.to_string()))?;
+    let certificate = period.signer.certify(&signing.as_ref().verifying_key(), expiry)?;
     let text = HsDescBuilder::default()
         .blinded_id(&period.blinded)
         .hs_desc_sign(signing.as_ref())

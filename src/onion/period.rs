@@ -7,21 +7,20 @@ use std::time::SystemTime;
 
 use tor_hscrypto::Subcredential;
 use tor_hscrypto::ope::AesOpeKey;
-use tor_hscrypto::pk::{HsBlindId, HsBlindIdKey, HsBlindIdKeypair};
+use tor_hscrypto::pk::{HsBlindId, HsBlindIdKey};
 use tor_hscrypto::time::TimePeriod;
 use tor_linkspec::OwnedCircTarget;
 use tor_netdir::NetDir;
 
-use super::revision;
 use super::ring::Ring;
-use crate::vault::MasterKey;
+use crate::vault::{MasterKey, PeriodSigner, SignError};
 
 /// Why a period could not be derived.
 #[derive(Debug, thiserror::Error)]
 pub enum PeriodError {
-    /// The key cannot be blinded (a chance of one in 2^250).
-    #[error("cannot blind the master key: {0}")]
-    Blinding(String),
+    /// The vault does not serve it (a chance of one in 2^250).
+    #[error(transparent)]
+    Vault(#[from] SignError),
     /// The directory does not know the period (any more).
     #[error("cannot choose the HSDirs: the directory has no ring for this period")]
     HsDirs,
@@ -35,12 +34,12 @@ pub(super) struct Period {
     pub(super) keys: PeriodKeys,
 }
 
-/// The keys of one time period.
+/// The keys of one time period; no secret key is among them.
 pub struct PeriodKeys {
     /// Public blinded key.
     pub(super) blinded: HsBlindIdKey,
-    /// Signs the descriptor's signing key.
-    pub(super) keypair: HsBlindIdKeypair,
+    /// Has the vault certify a descriptor's signing key.
+    pub(super) signer: PeriodSigner,
     /// Goes into the keys of every INTRODUCE2.
     pub(super) subcredential: Subcredential,
     /// Makes revision counters.
@@ -51,15 +50,12 @@ impl PeriodKeys {
     /// Derive the keys of one period.
     ///
     /// # Errors
-    /// [`PeriodError::Blinding`], with a chance of one in 2^250.
+    /// [`PeriodError::Vault`], with a chance of one in 2^250.
     pub fn derive(master: &MasterKey, time_period: TimePeriod) -> Result<PeriodKeys, PeriodError> {
-        let (blinded, keypair, subcredential) =
-            master
-                .keypair()
-                .compute_blinded_key(time_period)
-                .map_err(|error| PeriodError::Blinding(error.to_string()))?;
-        let ope = revision::ope_key(&keypair);
-        Ok(PeriodKeys { blinded, keypair, subcredential, ope })
+        let signer = master.period(time_period)?;
+        let (blinded, subcredential) = (signer.blinded().clone(), signer.subcredential());
+        let ope = signer.counter_key()?;
+        Ok(PeriodKeys { blinded, signer, subcredential, ope })
     }
 }
 

@@ -1,10 +1,10 @@
 //! Revision counters: larger with every descriptor, and the same that C tor would use.
 //!
 //! `counter = max(OPE(seconds since the shared random run began), last + 1)`. The OPE key is
-//! derived as C tor does, from the 64-byte blinded secret key, so that a service that moves from C
-//! tor (or back) is not blocked by a counter of the other's. `last` is the highest counter that was
-//! published or seen for a blinded key; it is on disk *before* the upload, so a crash cannot
-//! publish the same counter twice. See rend-spec-v3, section F.2.
+//! derived as C tor does, from the 64-byte blinded secret key (in the vault), so that a service
+//! that moves from C tor (or back) is not blocked by a counter of the other's. `last` is the
+//! highest counter that was published or seen for a blinded key; it is on disk *before* the upload,
+//! so a crash cannot publish the same counter twice. See rend-spec-v3, section F.2.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -12,25 +12,11 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tor_hscrypto::ope::AesOpeKey;
-use tor_hscrypto::pk::{HsBlindId, HsBlindIdKeypair};
-use tor_llcrypto::pk::ed25519::ExpandedKeypair;
-use zeroize::Zeroizing;
+use tor_hscrypto::pk::HsBlindId;
 
 /// Counters of this many blinded keys are kept: each live period has one, and old ones are of no
 /// use after two periods.
 const KEYS_KEPT_MAX: usize = 16;
-
-/// The OPE key of a blinded key, derived as C tor does: its digest takes the prefix with its
-/// terminating zero byte and then the 64-byte secret key
-/// (`hs_descriptor` revision counter, `crypto_ope`).
-pub(super) fn ope_key(keypair: &HsBlindIdKeypair) -> AesOpeKey {
-    let expanded: &ExpandedKeypair = keypair.as_ref();
-    let secret = Zeroizing::new(expanded.to_secret_key_bytes());
-    let mut input = Zeroizing::new([0_u8; 65]);
-    input[1..].copy_from_slice(&secret[..]);
-    AesOpeKey::from_secret(&input[..])
-}
 
 /// Why the file of counters cannot be used.
 #[derive(Debug, thiserror::Error)]

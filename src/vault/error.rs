@@ -60,12 +60,15 @@ pub enum KeyFormatError {
 pub enum KeyError {
     /// There is no such file.
     #[error(
-        "key {path}: there is no such file; make one with `rustbalance key new {path}`",
-        path = .path.display()
+        "key {path}: there is no such file; the nearest folder that exists is {nearest}; correct \
+         the path, or make a new key, which is a new onion address: `{make}`",
+        path = .path.display(), nearest = .nearest.display(), make = make(.path, .nearest)
     )]
     Missing {
         /// The key file.
         path: PathBuf,
+        /// The deepest directory on the way to it that exists.
+        nearest: PathBuf,
     },
     /// The system refuses.
     #[error("key {path}: cannot {action}: {source}; {fix}", path = .path.display())]
@@ -89,60 +92,19 @@ pub enum KeyError {
         /// The key file.
         path: PathBuf,
     },
-    /// Others than the owner have rights.
+    /// Others could read it, or put another file in its place.
     #[error(
-        "key {path}: others may read or write it (mode {mode:04o}); run `chmod 600 {path}`",
-        path = .path.display()
+        "key {path}: {reason}; {fix}",
+        path = .path.display(), reason = report(.source)
     )]
-    Mode {
+    Exposed {
         /// The key file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The file is somebody else's.
-    #[error(
-        "key {path}: it belongs to user {owner}, who is neither us (user {us}) nor root; \
-         run `chown {us} {path}`",
-        path = .path.display()
-    )]
-    Owner {
-        /// The key file.
-        path: PathBuf,
-        /// The user id that owns it.
-        owner: u32,
-        /// Our effective user id.
-        us: u32,
-    },
-    /// Others could put another file in its place.
-    #[error(
-        "key {path}: others may write to its directory (mode {mode:04o}) and so replace the key; \
-         run `chmod go-w {directory}`",
-        path = .path.display(), directory = .directory.display()
-    )]
-    DirectoryMode {
-        /// The key file.
-        path: PathBuf,
-        /// The directory it is in.
-        directory: PathBuf,
-        /// The directory's permission bits.
-        mode: u32,
-    },
-    /// The directory is somebody else's, who could put another file in its place.
-    #[error(
-        "key {path}: its directory {directory} belongs to user {owner}, who is neither us \
-         (user {us}) nor root and may replace the key; run `chown {us} {directory}`",
-        path = .path.display(), directory = .directory.display()
-    )]
-    DirectoryOwner {
-        /// The key file.
-        path: PathBuf,
-        /// The directory it is in.
-        directory: PathBuf,
-        /// The user id that owns it.
-        owner: u32,
-        /// Our effective user id.
-        us: u32,
+        /// What is wrong with it or with a directory on the way to it.
+        #[source]
+        source: fs_mistrust::Error,
+        /// What to do.
+        fix: String,
     },
     /// The contents are no key.
     #[error("key {path}: {source}", path = .path.display())]
@@ -174,4 +136,91 @@ impl KeyError {
     ) -> KeyError {
         KeyError::Io { action, path: path.to_owned(), source, fix }
     }
+
+    /// No file at `path`.
+    pub(super) fn missing(path: &Path) -> KeyError {
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let nearest = whole.ancestors().skip(1).find(|above| above.is_dir());
+        let nearest = nearest.unwrap_or(Path::new("/")).to_owned();
+        KeyError::Missing { path: path.to_owned(), nearest }
+    }
+
+    /// The way to the key at `path` is refused; `clause`: why no platform's rule takes it.
+    pub(super) fn exposed(
+        path: &Path,
+        source: fs_mistrust::Error,
+        clause: Option<&str>,
+    ) -> KeyError {
+        let us = nix::unistd::geteuid().as_raw();
+        let mut fix = fix(&source, us);
+        if let Some(clause) = clause {
+            fix = format!("{clause}; {fix}");
+        }
+        KeyError::Exposed { path: path.to_owned(), source, fix }
+    }
+}
+
+/// The command that makes a new key at `path`.
+fn make(path: &Path, nearest: &Path) -> String {
+    let new = format!("rustbalance key new {}", path.display());
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match whole.parent() {
+        Some(parent) if parent != nearest => {
+            format!("install -d -m 700 {} && {new}", parent.display())
+        }
+        _ => new,
+    }
+}
+
+/// An error with its causes.
+fn report(error: &fs_mistrust::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// What `us` can do about a way that is refused.
+fn fix(refusal: &fs_mistrust::Error, us: u32) -> String {
+    use fs_mistrust::Error::{BadOwner, BadPermission};
+    match refusal {
+        BadPermission(at, mode, _) if !at.is_dir() => {
+            format!(
+                "others may read or write it (mode {mode:04o}); run `chmod 600 {}`",
+                at.display()
+            )
+        }
+        BadPermission(at, ..) if is_sticky(at) => format!(
+            "everybody may make files in {}; put the key into a directory that is its owner's \
+             alone",
+            at.display()
+        ),
+        BadPermission(at, ..) => {
+            format!("others may replace the key there; run `chmod go-w {}`", at.display())
+        }
+        // Who runs this as root is mostly not who serves the key: root's `chown` would lock the
+        // service out.
+        BadOwner(at, owner) if us == 0 => format!(
+            "{} belongs to user {owner}, who may change the key; if the service runs as that user, \
+             run this as that user too, as in `sudo -u '#{owner}' rustbalance ...`, else put the \
+             key where root alone may write",
+            at.display()
+        ),
+        BadOwner(at, owner) => format!(
+            "{at} belongs to user {owner}, who is neither us (user {us}) nor root and may change \
+             the key; run `chown {us} {at}` as root, or run this as user {owner}",
+            at = at.display()
+        ),
+        _ => "put the key where only this user and root may write".to_owned(),
+    }
+}
+
+/// Whether this is a directory like /tmp.
+fn is_sticky(directory: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    directory.metadata().is_ok_and(|metadata| metadata.mode() & 0o1000 != 0)
 }

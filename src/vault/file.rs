@@ -5,26 +5,32 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use fs_mistrust::Mistrust;
 use zeroize::Zeroizing;
 
 use super::error::{KeyError, KeyFormatError};
+use super::guard::{self, Guard};
 use crate::limits::KEY_FILE_BYTES_MAX;
 
-/// Permission bits for group and others.
-const OTHERS: u32 = 0o077;
-
-/// Permission bits by which group and others write.
-const OTHERS_WRITE: u32 = 0o022;
-
-/// Read a key file after checking that only we (or root) can read and replace it.
+/// Read a key file after checking that only we (or root) can read and replace it, or that a
+/// platform guards it ([`Guard`]).
 ///
-/// The file may be a symbolic link (secret managers mount keys so); then the directory of the link
-/// and the one of the file behind it are both checked.
+/// The file may be a symbolic link; every directory that a link leads through is checked.
 ///
 /// # Errors
-/// No regular file, rights for group or others, another owner, a directory that others can write
-/// to (a sticky bit does not excuse it), a file that is too long, an answer of the system.
-pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+/// No regular file, rights for group or others, another owner, a directory anywhere on the way that
+/// others can write to (above the file's own, a sticky bit excuses it), a file that is too long, an
+/// answer of the system.
+pub fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Guard), KeyError> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    read_beside(path, credentials.as_deref())
+}
+
+/// [`read`], where systemd's `$CREDENTIALS_DIRECTORY` is `credentials`.
+pub(super) fn read_beside(
+    path: &Path,
+    credentials: Option<&Path>,
+) -> Result<(Zeroizing<Vec<u8>>, Guard), KeyError> {
     let unreadable = "give this user the right to read it, or another path";
     // O_NONBLOCK: opening a pipe must not wait for somebody to write to it.
     let file = OpenOptions::new()
@@ -32,16 +38,15 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
         .open(path)
         .map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+            io::ErrorKind::NotFound => KeyError::missing(path),
             _ => KeyError::io("open it", path, source, unreadable),
         })?;
     let metadata =
         file.metadata().map_err(|source| KeyError::io("look at it", path, source, unreadable))?;
-    check_file(path, &metadata)?;
-    check_directory(path, &parent(path))?;
-    let real =
-        path.canonicalize().map_err(|source| KeyError::io("find it", path, source, unreadable))?;
-    check_directory(path, &parent(&real))?;
+    if !metadata.is_file() {
+        return Err(KeyError::NotAFile { path: path.to_owned() });
+    }
+    let guard = guarded(path, &file, &metadata, credentials)?;
 
     // One byte more than allowed, to see that there is more; the buffer never grows, so no copy
     // of the key stays behind.
@@ -61,7 +66,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         return Err(KeyError::Format { path: path.to_owned(), source });
     }
     bytes.truncate(length);
-    Ok(bytes)
+    Ok((bytes, guard))
 }
 
 /// Write `contents` to a new file, mode 0600: to a temporary name beside it, synced, then linked to
@@ -80,7 +85,12 @@ pub fn create_new(path: &Path, contents: &[u8]) -> Result<(), KeyError> {
         return Err(failed("create a file of this name", source));
     };
     let directory = parent(path);
-    check_directory(path, &directory)?;
+    match mistrust().and_then(|mistrust| check_directory(&mistrust, &directory)) {
+        Err(fs_mistrust::Error::NotFound(_)) => {
+            return Err(failed("find its directory", io::ErrorKind::NotFound.into()));
+        }
+        checked => checked.map_err(|refusal| KeyError::exposed(path, refusal, None))?,
+    }
 
     let mut temporary_name = std::ffi::OsString::from(".");
     temporary_name.push(name);
@@ -134,42 +144,52 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// Refuse a key file that others can read, write or own.
-fn check_file(path: &Path, metadata: &Metadata) -> Result<(), KeyError> {
-    let path = path.to_owned();
-    if !metadata.is_file() {
-        return Err(KeyError::NotAFile { path });
-    }
+/// The rules for the way to a file: every directory belongs to us or root, and others cannot write.
+/// Nothing in the environment switches them off.
+fn mistrust() -> Result<Mistrust, fs_mistrust::Error> {
     let us = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != us && metadata.uid() != 0 {
-        return Err(KeyError::Owner { path, owner: metadata.uid(), us });
-    }
-    if metadata.mode() & OTHERS != 0 {
-        return Err(KeyError::Mode { path, mode: metadata.mode() & 0o7777 });
+    Mistrust::builder().ignore_environment().trust_user(us).trust_no_group_id().build()
+}
+
+/// What guards the file at `path`, which is open as `file`.
+fn guarded(
+    path: &Path,
+    file: &File,
+    metadata: &Metadata,
+    credentials: Option<&Path>,
+) -> Result<Guard, KeyError> {
+    let refusal = match permissions(path, metadata) {
+        Ok(()) => return Ok(Guard::Permissions),
+        Err(refusal) => refusal,
+    };
+    // Where the way cannot be looked at, it is no platform's.
+    let looked = guard::look(path, file, metadata, credentials).map_err(|_| None);
+    looked
+        .and_then(|facts| guard::decide(&facts))
+        .map_err(|clause| KeyError::exposed(path, refusal, clause))
+}
+
+/// Whether the permissions of the file and of its whole way keep others out.
+fn permissions(path: &Path, metadata: &Metadata) -> Result<(), fs_mistrust::Error> {
+    let mistrust = mistrust()?;
+    mistrust.verifier().require_file().check(path)?;
+    // In its own directory a sticky bit excuses nothing: others could have made the file first.
+    check_directory(&mistrust, &parent(path))?;
+    let inspect = |error: io::Error| {
+        fs_mistrust::Error::CouldNotInspect(path.to_owned(), std::sync::Arc::new(error))
+    };
+    let real = path.canonicalize().map_err(inspect)?;
+    check_directory(&mistrust, &parent(&real))?;
+    // What is open is what was looked at, unless it was replaced meanwhile.
+    let there = real.metadata().map_err(inspect)?;
+    if (there.dev(), there.ino()) != (metadata.dev(), metadata.ino()) {
+        let changed = io::Error::other("it was replaced while it was read; try again");
+        return Err(inspect(changed));
     }
     Ok(())
 }
 
-/// Refuse a directory in which others can replace the key file.
-fn check_directory(path: &Path, directory: &Path) -> Result<(), KeyError> {
-    let metadata = directory.metadata().map_err(|source| {
-        KeyError::io("look at its directory", path, source, "choose a directory that exists")
-    })?;
-    let us = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != us && metadata.uid() != 0 {
-        return Err(KeyError::DirectoryOwner {
-            path: path.to_owned(),
-            directory: directory.to_owned(),
-            owner: metadata.uid(),
-            us,
-        });
-    }
-    if metadata.mode() & OTHERS_WRITE != 0 {
-        return Err(KeyError::DirectoryMode {
-            path: path.to_owned(),
-            directory: directory.to_owned(),
-            mode: metadata.mode() & 0o7777,
-        });
-    }
-    Ok(())
+/// Refuse a directory in which others can replace a file, or one on the way to it.
+fn check_directory(mistrust: &Mistrust, directory: &Path) -> Result<(), fs_mistrust::Error> {
+    mistrust.verifier().require_directory().permit_readable().check(directory)
 }

@@ -2,11 +2,11 @@
 
 use digest::Digest;
 use pkcs8::PrivateKeyInfo;
-use pkcs8::der::pem::PemLabel;
 use tor_llcrypto::d::Sha512;
 use zeroize::Zeroizing;
 
 use super::error::KeyFormatError;
+use super::pem;
 use crate::base::secret::SecretBytes;
 
 /// First 32 bytes of tor's `hs_ed25519_secret_key`.
@@ -42,12 +42,10 @@ impl std::fmt::Display for KeyFormat {
     }
 }
 
-/// Read either form. PEM is tried first, as OnionBalance does.
+/// Read either form.
 pub(super) fn parse(bytes: &[u8]) -> Result<(SecretBytes<64>, KeyFormat), KeyFormatError> {
-    if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| KeyFormatError::Pem { reason: "it is no text".to_owned() })?;
-        return Ok((parse_pem(text)?, KeyFormat::Pem));
+    if !bytes.starts_with(TOR_HEADER) && pem::is_pem(bytes) {
+        return Ok((parse_pem(bytes)?, KeyFormat::Pem));
     }
     match parse_tor(bytes) {
         Err(KeyFormatError::Unknown { bytes: SEED_BYTES }) => Err(KeyFormatError::BareSeed),
@@ -79,17 +77,12 @@ pub(super) fn parse_tor(bytes: &[u8]) -> Result<SecretBytes<64>, KeyFormatError>
     Ok(SecretBytes::copied_from(expanded))
 }
 
-/// Read a PEM private key.
-pub(super) fn parse_pem(text: &str) -> Result<SecretBytes<64>, KeyFormatError> {
+/// Read a PEM private key, among whatever else openssl has put into the file.
+pub(super) fn parse_pem(bytes: &[u8]) -> Result<SecretBytes<64>, KeyFormatError> {
     let refused = |reason: &str| KeyFormatError::Pem { reason: reason.to_owned() };
-    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
-        return Err(KeyFormatError::Encrypted);
-    }
-    let (label, document) = pkcs8::SecretDocument::from_pem(text.trim())
-        .map_err(|_| refused("the PEM lines are damaged"))?;
-    if label != PrivateKeyInfo::PEM_LABEL {
-        return Err(refused(&format!("its label is `{label}`")));
-    }
+    let text = pem::private_key(bytes)?;
+    let (_, document) =
+        pkcs8::SecretDocument::from_pem(&text).map_err(|_| refused("the PEM lines are damaged"))?;
     let info: PrivateKeyInfo<'_> =
         document.decode_msg().map_err(|_| refused("its contents are damaged"))?;
     if info.algorithm.oid != ED25519 {

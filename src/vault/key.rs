@@ -2,28 +2,38 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::TryRng;
 use tor_hscrypto::pk::{HsIdKey, HsIdKeypair};
+use tor_hscrypto::time::TimePeriod;
 use tor_llcrypto::pk::ed25519::ExpandedKeypair;
 use zeroize::Zeroizing;
 
 use super::address::OnionAddress;
 use super::error::{KeyError, KeyFormatError};
-use super::{file, format};
+use super::guard::Guard;
+use super::period::{PeriodSigner, SignError};
+use super::{file, format, stack};
 use crate::base::redact::REDACTED;
 use crate::base::secret::SecretBytes;
 
 /// The identity of an onion service: an expanded Ed25519 key (rend-spec-v3, `KP_hs_id`).
 ///
 /// Kept in the form that tor has in its file, scalar and nonce prefix, byte for byte, so that a key
-/// that was imported leaves as it came. `Debug` prints `[redacted]`.
+/// that was imported leaves as it came. It stands once in memory, and does not leave the vault but
+/// for a file: what others need is a [`PeriodSigner`]. `Debug` prints `[redacted]`.
 pub struct MasterKey {
-    /// Scalar (32 bytes, little endian) and nonce prefix (32 bytes).
-    expanded: SecretBytes<64>,
+    /// The secret half, which the signers of its periods share.
+    secret: Arc<Secret>,
     /// The public half.
     address: OnionAddress,
+    /// What guards the file that it was read from.
+    guard: Option<Guard>,
 }
+
+/// Scalar (32 bytes, little endian) and nonce prefix (32 bytes).
+pub(super) type Secret = SecretBytes<64>;
 
 impl MasterKey {
     /// A new key from the kernel's random numbers.
@@ -32,7 +42,7 @@ impl MasterKey {
         rand::rngs::SysRng
             .try_fill_bytes(seed.expose_mut())
             .expect("the kernel's random numbers do not fail after boot");
-        MasterKey::from_expanded(format::expand(seed.expose()))
+        MasterKey::new(stack::wiped(|| format::expand(seed.expose())), None)
     }
 
     /// Read tor's `hs_ed25519_secret_key`: 32 bytes of header, 64 of expanded key.
@@ -40,7 +50,7 @@ impl MasterKey {
     /// # Errors
     /// A wrong length or header, a scalar that is none, a constant nonce prefix.
     pub fn from_tor_file_bytes(bytes: &[u8]) -> Result<MasterKey, KeyFormatError> {
-        format::parse_tor(bytes).map(MasterKey::from_expanded)
+        Ok(MasterKey::new(stack::wiped(|| format::parse_tor(bytes))?, None))
     }
 
     /// Read a PKCS#8 Ed25519 private key in PEM (RFC 8410), as OnionBalance writes them.
@@ -48,7 +58,7 @@ impl MasterKey {
     /// # Errors
     /// Damaged or encrypted PEM, another algorithm.
     pub fn from_pem(text: &str) -> Result<MasterKey, KeyFormatError> {
-        format::parse_pem(text).map(MasterKey::from_expanded)
+        Ok(MasterKey::new(stack::wiped(|| format::parse_pem(text.as_bytes()))?, None))
     }
 
     /// Read a key file of either form, which must be safe where it is: see [`file::read`].
@@ -64,10 +74,10 @@ impl MasterKey {
     /// # Errors
     /// As [`MasterKey::load`].
     pub fn load_with_format(path: &Path) -> Result<(MasterKey, format::KeyFormat), KeyError> {
-        let bytes = file::read(path)?;
-        let (expanded, format) = format::parse(&bytes)
+        let (bytes, guard) = file::read(path)?;
+        let (secret, format) = stack::wiped(|| format::parse(&bytes))
             .map_err(|source| KeyError::Format { path: path.to_owned(), source })?;
-        Ok((MasterKey::from_expanded(expanded), format))
+        Ok((MasterKey::new(secret, Some(guard)), format))
     }
 
     /// Read a file of the first RustBalance: a bare seed of 32 bytes (RFC 8032), which has to be as
@@ -76,10 +86,10 @@ impl MasterKey {
     /// # Errors
     /// As [`MasterKey::load`].
     pub fn load_seed(path: &Path) -> Result<MasterKey, KeyError> {
-        let bytes = file::read(path)?;
-        let expanded = format::parse_seed(&bytes)
+        let (bytes, guard) = file::read(path)?;
+        let secret = stack::wiped(|| format::parse_seed(&bytes))
             .map_err(|source| KeyError::Format { path: path.to_owned(), source })?;
-        Ok(MasterKey::from_expanded(expanded))
+        Ok(MasterKey::new(secret, Some(guard)))
     }
 
     /// [`MasterKey::load`], or, where there is no such file, a new key that is written there; its
@@ -109,7 +119,7 @@ impl MasterKey {
 
     /// The contents of tor's `hs_ed25519_secret_key` for this key, 96 bytes.
     pub fn to_tor_file_bytes(&self) -> Zeroizing<Vec<u8>> {
-        format::write_tor(&self.expanded)
+        format::write_tor(&self.secret)
     }
 
     /// The service's address.
@@ -117,15 +127,29 @@ impl MasterKey {
         self.address
     }
 
-    /// The key in arti's type: the only way to sign or to blind. It wipes itself when dropped.
-    pub fn keypair(&self) -> HsIdKeypair {
-        HsIdKeypair::from(keypair(&self.expanded))
+    /// What guards the file that the key was read from; `None` for one that was made here.
+    pub fn guard(&self) -> Option<Guard> {
+        self.guard
+    }
+
+    /// What the descriptors of one period need of the key.
+    ///
+    /// # Errors
+    /// [`SignError::Blinding`], with a chance of one in 2^250.
+    pub fn period(&self, time_period: TimePeriod) -> Result<PeriodSigner, SignError> {
+        PeriodSigner::derive(&self.secret, self.address, time_period)
+    }
+
+    /// The key in arti's type, by value: for tests of the vault, which look into signatures.
+    #[cfg(test)]
+    pub(super) fn keypair(&self) -> HsIdKeypair {
+        keypair(&self.secret)
     }
 
     /// Wrap an expanded key that was checked.
-    fn from_expanded(expanded: SecretBytes<64>) -> MasterKey {
-        let address = HsIdKey::from(*keypair(&expanded).public()).id().into();
-        MasterKey { expanded, address }
+    fn new(secret: Secret, guard: Option<Guard>) -> MasterKey {
+        let public = stack::wiped(|| HsIdKey::from(&keypair(&secret)));
+        MasterKey { secret: Arc::new(secret), address: public.id().into(), guard }
     }
 }
 
@@ -135,8 +159,9 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Scalar and nonce prefix together, never one without the other.
-fn keypair(expanded: &SecretBytes<64>) -> ExpandedKeypair {
-    ExpandedKeypair::from_secret_key_bytes(*expanded.expose())
-        .expect("every 64 bytes are an expanded key")
+/// Scalar and nonce prefix together, never one without the other. A value of it leaves copies on
+/// the stack wherever it is moved: call this inside of [`stack::wiped`].
+pub(super) fn keypair(secret: &Secret) -> HsIdKeypair {
+    let pair = ExpandedKeypair::from_secret_key_bytes(*secret.expose());
+    HsIdKeypair::from(pair.expect("every 64 bytes are an expanded key"))
 }

@@ -1,6 +1,9 @@
 //! The master key: published vectors, what tor itself says, and which files are refused.
 
 mod files;
+mod guards;
+mod memory;
+mod openssl;
 mod signing;
 
 use tor_hscrypto::pk::{HsId, HsIdKey};

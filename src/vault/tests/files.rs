@@ -89,10 +89,14 @@ fn a_file_that_others_can_reach_is_refused_with_the_command_that_helps() {
         assert!(MasterKey::load(&path).is_ok(), "{narrow:o}");
     }
     chmod(&path, 0o600);
-    // A sticky bit keeps others from replacing the file, but not from making one first.
+    // A sticky bit keeps others from replacing the file, but not from making one first; and who
+    // has such a directory wants it as it is.
     for wide in [0o770, 0o707, 0o1777] {
         chmod(directory.path(), wide);
-        let fix = format!("chmod go-w {}", directory.path().display());
+        let fix = match wide {
+            0o1777 => "put the key into a directory that is its owner's alone".to_owned(),
+            _ => format!("chmod go-w {}", directory.path().display()),
+        };
         assert!(refusal(&path).contains(&fix), "{wide:o}");
         let other = directory.path().join("other.key");
         let error = MasterKey::generate().create_new(&other).expect_err("not there");
@@ -118,12 +122,49 @@ fn a_link_is_followed_and_both_directories_are_checked() {
     assert!(refusal(&link).contains(&format!("chmod go-w {}", outer.path().display())));
 }
 
+/// Proves that the way is looked at as far up as it goes: who can write to a directory above can
+/// put another one, with another key, in the place of the next.
+#[test]
+fn a_directory_that_others_can_write_to_is_refused_however_far_above() {
+    let directory = directory();
+    let deep = directory.path().join("a/b/c/d");
+    std::fs::create_dir_all(&deep).expect("a way");
+    let path = deep.join("master.key");
+    MasterKey::generate().create_new(&path).expect("it is written");
+    for above in ["a", "a/b", "a/b/c", "a/b/c/d"] {
+        let above = directory.path().join(above);
+        chmod(&above, 0o770);
+        assert!(refusal(&path).contains(&format!("chmod go-w {}", above.display())));
+        let other = MasterKey::generate().create_new(&deep.join("other.key"));
+        assert!(other.expect_err("not there").to_string().contains("chmod go-w"));
+        chmod(&above, 0o755);
+    }
+    // Above its own directory a sticky bit is enough, as in /tmp.
+    chmod(&directory.path().join("a"), 0o1777);
+    assert!(MasterKey::load(&path).is_ok());
+}
+
+/// Proves that a wrong path leads to the folder where it went wrong, and not to a new key alone.
+#[test]
+fn a_path_that_leads_nowhere_names_the_folder_that_is_there() {
+    let directory = directory();
+    let near = directory.path().display();
+    let absent = directory.path().join("absent.key");
+    let text = refusal(&absent);
+    assert!(text.contains(&format!("nearest folder that exists is {near};")), "{text}");
+    assert!(text.contains("correct the path, or make a new key"), "{text}");
+    assert!(text.contains(&format!("`rustbalance key new {}`", absent.display())), "{text}");
+    let far = directory.path().join("kyes/shop/master.key");
+    let text = refusal(&far);
+    assert!(text.contains(&format!("nearest folder that exists is {near};")), "{text}");
+    let made = format!("install -d -m 700 {} && ", far.parent().expect("a parent").display());
+    assert!(text.contains(&made), "{text}");
+}
+
 #[test]
 fn what_is_no_key_file_is_refused() {
     let directory = directory();
     let path = |name: &str| directory.path().join(name);
-    let absent = path("absent.key");
-    assert!(refusal(&absent).contains(&format!("rustbalance key new {}", absent.display())));
     assert!(refusal(directory.path()).contains("no regular file"));
     let pipe = path("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
@@ -136,7 +177,7 @@ fn what_is_no_key_file_is_refused() {
     write(&path("long"), &vec![b'x'; KEY_FILE_BYTES_MAX + 5]);
     assert!(refusal(&path("long")).contains("4101 bytes"));
     write(&path("binary"), &[b"-----BEGIN".as_slice(), &[0xff; 9]].concat());
-    assert!(refusal(&path("binary")).contains("it is no text"));
+    assert!(refusal(&path("binary")).contains("the PEM lines are damaged"));
 }
 
 /// Only root can give a file to somebody else, so only root can prove it.
@@ -150,10 +191,13 @@ fn a_file_of_another_user_is_refused() {
     MasterKey::generate().create_new(&path).expect("it is written");
     std::os::unix::fs::chown(&path, Some(4321), None).expect("chown");
     let text = refusal(&path);
-    assert!(text.contains("user 4321") && text.contains("chown 0 "), "{text}");
+    // Root's `chown` would take the file from the user who serves it.
+    assert!(text.contains("sudo -u '#4321' rustbalance") && !text.contains("chown"), "{text}");
     std::os::unix::fs::chown(&path, Some(0), None).expect("chown");
     std::os::unix::fs::chown(directory.path(), Some(4321), None).expect("chown");
-    assert!(refusal(&path).contains("its directory"), "{}", refusal(&path));
+    let text = refusal(&path);
+    let whose = format!("{} belongs to user 4321", directory.path().display());
+    assert!(text.contains(&whose) && !text.contains("chown"), "{text}");
 }
 
 /// Let tor read `directory` as a HiddenServiceDir, without a network: the service's host name.
