@@ -28,7 +28,10 @@ const FORMAT: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum StateDirError {
     /// It cannot be made or read.
-    #[error("cannot {action} {path}: {source}")]
+    #[error(
+        "cannot {action} {path}: {source}; give this user the right to it, or name another place \
+         with --state-dir or state_dir"
+    )]
     Io {
         /// What was done.
         action: &'static str,
@@ -53,7 +56,10 @@ pub enum StateDirError {
         mode: u32,
     },
     /// It belongs to somebody else.
-    #[error("state_dir {path} belongs to another user (uid {owner}); run: chown {us} {path}")]
+    #[error(
+        "state_dir {path} belongs to another user (uid {owner}); {fix}",
+        path = .path.display(), fix = owner_fix(.path, *.owner, *.us)
+    )]
     Owner {
         /// The path.
         path: PathBuf,
@@ -80,6 +86,18 @@ pub enum StateDirError {
         /// The format found.
         found: String,
     },
+}
+
+/// What to do about a directory of somebody else's. Who is root here is mostly not who serves:
+/// root's `chown` would lock the service out of its own directory.
+fn owner_fix(path: &Path, owner: u32, us: u32) -> String {
+    match us {
+        0 => format!(
+            "run this as that user, as in `sudo -u '#{owner}' rustbalance ...`, or name another \
+             state_dir"
+        ),
+        _ => format!("run: chown {us} {}; or name another state_dir", path.display()),
+    }
 }
 
 /// A state directory that is ours for as long as this lives, unless it was opened
@@ -234,7 +252,27 @@ fn open_lock(directory: &Path) -> Result<File, StateDirError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::{StateDir, StateDirError};
+    use super::{StateDir, StateDirError, owner_fix};
+
+    /// Proves that a place where nothing can be made, as below a home that does not exist, leads to
+    /// the option that names another.
+    #[test]
+    fn a_directory_that_cannot_be_made_leads_to_the_option() {
+        // Not even root makes a directory there.
+        let path = std::path::Path::new("/proc/no-such-home/.local/state/rustbalance");
+        let error = StateDir::take(path).expect_err("nobody can make it").to_string();
+        assert!(error.starts_with("cannot make /proc/no-such-home/"), "{error}");
+        assert!(error.contains("--state-dir"), "{error}");
+    }
+
+    /// Proves that root is not told to take a directory from the user who serves.
+    #[test]
+    fn root_is_not_told_to_take_a_directory_away() {
+        let path = std::path::Path::new("/var/lib/rustbalance");
+        let to_root = owner_fix(path, 33, 0);
+        assert!(to_root.contains("sudo -u '#33'") && !to_root.contains("chown"), "{to_root}");
+        assert!(owner_fix(path, 33, 1000).contains("chown 1000 /var/lib/rustbalance"));
+    }
 
     #[test]
     fn a_directory_is_taken_once() {

@@ -4,6 +4,8 @@
 //! touched.
 
 mod import;
+mod key;
+mod target;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ use crate::plane::config::BackendAddress;
 use crate::runtime::IoChoice;
 
 pub use self::import::{ImportArgs, ImportCommand};
+pub use self::key::{KeyArgs, KeyCommand, Published};
+pub use self::target::{Target, configuration};
 
 /// Exit code: it failed.
 pub const EXIT_FAILED: u8 = 1;
@@ -203,66 +207,20 @@ pub struct DoctorArgs {
     /// Look at this configuration's directories and keys too
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The config.yaml of OnionBalance or GoBalance, as `run --onionbalance` takes it
+    #[arg(long, value_name = "CONFIG.yaml")]
+    pub onionbalance: Option<PathBuf>,
     /// Print a JSON list of {"grade", "what", "text"} instead of lines
     #[arg(long)]
     pub json: bool,
-}
-
-/// Arguments of `key`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    rustbalance key new master.key\n  \
-    rustbalance key import /var/lib/tor/site/hs_ed25519_secret_key master.key\n  \
-    rustbalance key import onionbalance.pem master.key\n  \
-    rustbalance key show master.key\n\n\
-    A key file must belong to the user who runs RustBalance (or root), have mode 0600, and lie\n\
-    in a directory that nobody else can write to. Existing files are never overwritten.")]
-pub struct KeyArgs {
-    /// What to do with a key.
-    #[command(subcommand)]
-    pub command: KeyCommand,
-}
-
-/// What to do with a key.
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Make a new key and print its onion address
-    New {
-        /// The file to make
-        file: PathBuf,
-    },
-    /// Copy a key of tor (hs_ed25519_secret_key), OnionBalance (PEM) or the first RustBalance (a
-    /// bare seed of 32 bytes) into a new file
-    Import {
-        /// The key to read
-        source: PathBuf,
-        /// The file to make, in tor's form
-        file: PathBuf,
-    },
-    /// Print the onion address and the form of a key, never the key
-    Show {
-        /// The key to read
-        file: PathBuf,
-    },
-}
-
-/// Which running service is meant.
-#[derive(Debug, Args)]
-pub struct Target {
-    /// The configuration file of the running service
-    #[arg(long, value_name = "FILE", conflicts_with = "socket")]
-    pub config: Option<PathBuf>,
-
-    /// The admin socket of the running service
-    #[arg(long, value_name = "PATH")]
-    pub socket: Option<PathBuf>,
 }
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
         rustbalance status\n  \
-        rustbalance status --config rustbalance.toml --json\n\n\
+        rustbalance status --config rustbalance.toml --json\n  \
+        rustbalance status --onionbalance config.yaml --config base.toml\n\n\
         Without --config and --socket, the socket is admin.sock in the default state directory.")]
 pub struct StatusArgs {
     /// Print JSON

@@ -4,10 +4,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED};
+use super::args::{CheckArgs, EXIT_CONFIG, EXIT_FAILED, configuration};
 use crate::app::launch::existing_keys;
-use crate::config::import::onionbalance::OnionBalance;
-use crate::config::{Config, explain};
+use crate::config::explain;
 
 /// Run the command. `validate_arti` checks what stands below `[arti]`; its errors are sentences
 /// that name the key there.
@@ -30,14 +29,9 @@ fn check(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> std::io::Result<u8> {
-    let config = match (&args.onionbalance, &args.config) {
-        (Some(file), base) => {
-            OnionBalance::load(file).and_then(|found| found.into_config(base.as_deref(), None))
-        }
-        (None, Some(file)) => Config::load(file),
-        // clap asks for one of them.
-        (None, None) => return Ok(EXIT_CONFIG),
-    };
+    // clap asks for one of them.
+    let config = configuration(args.config.as_deref(), args.onionbalance.as_deref());
+    let Some(config) = config else { return Ok(EXIT_CONFIG) };
     let config = match config {
         Ok(config) => config,
         Err(error) => {
@@ -49,7 +43,10 @@ fn check(
     let file = file.expect("one of them was read");
     let mut problems = validate_arti(&config.arti).err().unwrap_or_default();
     problems.extend(super::logging::check(&config.log).err());
-    problems.extend(existing_keys(&config).err().unwrap_or_default());
+    let keys = existing_keys(&config).unwrap_or_else(|wrong| {
+        problems.extend(wrong);
+        Vec::new()
+    });
     problems.extend(crate::app::daemons::check(&config));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     for warning in config.warnings.iter().chain(&config.machine_warnings(cpus)) {
@@ -63,6 +60,13 @@ fn check(
     }
     if args.explain {
         write!(out, "{}", explain::explain(&config))?;
+        writeln!(out, "\n# What keeps other users from the keys:")?;
+        for (service, key) in config.services.iter().zip(keys) {
+            match key.and_then(|key| key.guard()) {
+                Some(guard) => writeln!(out, "# service {:?}: {guard}", service.name)?,
+                None => writeln!(out, "# service {:?}: there is no key yet", service.name)?,
+            }
+        }
     } else {
         writeln!(out, "{file}: the configuration is right")?;
     }

@@ -11,10 +11,10 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::args::{DoctorArgs, EXIT_FAILED};
+use super::args::{DoctorArgs, EXIT_FAILED, configuration};
 use crate::admin::{self, AdminError};
 use crate::app::state_dir::StateDir;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::plane::config::{BackendAddress, ListenConfig};
 
 /// How bad a finding is.
@@ -48,7 +48,8 @@ fn finding(grade: Grade, what: &'static str, text: impl Into<String>) -> Finding
 /// Run the command.
 pub fn run(args: &DoctorArgs) -> ExitCode {
     let mut findings = machine::findings();
-    findings.extend(configured(args.config.as_deref()));
+    let (config, onionbalance) = (args.config.as_deref(), args.onionbalance.as_deref());
+    findings.extend(configured(configuration(config, onionbalance)));
     let text = render(&findings, args.json);
     // A reader that has gone wants no more.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -56,8 +57,8 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
 }
 
 /// What the configuration names: directories, keys, arti's own settings.
-fn configured(file: Option<&Path>) -> Vec<Finding> {
-    let config = match file.map(Config::load) {
+fn configured(loaded: Option<Result<Config, ConfigError>>) -> Vec<Finding> {
+    let config = match loaded {
         Some(Ok(config)) => config,
         Some(Err(error)) => return vec![finding(Grade::Fail, "configuration", error.to_string())],
         None => Config::from_backends(&[], true),
@@ -208,7 +209,7 @@ mod tests {
                  hello = true\n[[listen]]\naddress = \"{address}\"\nvirtual = 80\n"
             );
             std::fs::write(&file, text).expect("it is ours");
-            let findings = configured(Some(&file));
+            let findings = configured(Some(Config::load(&file)));
             assert!(findings.iter().all(|one| one.what != "configuration"), "{findings:?}");
             findings.iter().any(|one| one.what == "listeners")
         };
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_cannot_be_read_is_a_finding() {
-        let findings = configured(Some("/nonexistent/rustbalance.toml".as_ref()));
+        let findings = configured(Some(Config::load("/nonexistent/rustbalance.toml".as_ref())));
         assert_eq!(findings.len(), 1);
         assert_eq!((findings[0].grade, findings[0].what), (Grade::Fail, "configuration"));
     }

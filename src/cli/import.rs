@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::{EXIT_CONFIG, EXIT_FAILED, ImportArgs, ImportCommand};
+use super::key::GOBALANCE_LEAKS;
 use crate::config::ConfigError;
 use crate::config::import::first_rustbalance::FirstRustBalance;
 use crate::config::import::onionbalance::OnionBalance;
-use crate::vault::{KeyError, KeyFormatError, MasterKey, OnionAddress};
+use crate::vault::{KeyError, KeyFormat, KeyFormatError, MasterKey, OnionAddress};
 
 /// Run the command: 0, or 78 where the file cannot be read.
 pub fn run(args: &ImportArgs) -> ExitCode {
@@ -29,7 +30,8 @@ fn import(
     err: &mut impl Write,
 ) -> std::io::Result<u8> {
     let imported = match command {
-        ImportCommand::Onionbalance { file } => onionbalance(file),
+        ImportCommand::Onionbalance { file } => onionbalance(file, false),
+        ImportCommand::Gobalance { file } => onionbalance(file, true),
         ImportCommand::RustbalanceV0 { file } => first_rustbalance(file),
     };
     let (text, warnings) = match imported {
@@ -47,14 +49,28 @@ fn import(
     Ok(0)
 }
 
-/// `import onionbalance`
-fn onionbalance(file: &Path) -> Imported {
+/// Stands above what GoBalance's file becomes.
+const GOBALANCE_HEAD: &str = "\
+# GoBalance has published under these keys. It gives a key in tor's form (96 bytes) away: whoever
+# has kept one of its descriptors can compute it. Make new keys with `rustbalance key new FILE`, and
+# move to their addresses: no program makes the old ones safe again. Keys in PEM are not concerned.
+#
+";
+
+/// `import onionbalance` and `import gobalance`: the files are of one form.
+fn onionbalance(file: &Path, is_gobalance: bool) -> Imported {
     let found = OnionBalance::load(file)?;
     let mut warnings: Vec<String> =
         found.warnings.iter().map(|one| format!("{}:{one}", file.display())).collect();
     for service in &found.services {
-        match MasterKey::load(&service.key) {
-            Ok(key) => {
+        let loaded = MasterKey::load_with_format(&service.key);
+        // One that cannot be read may be in any form.
+        if is_gobalance && !matches!(loaded, Ok((_, KeyFormat::Pem))) {
+            let (file, name) = (file.display(), &service.name);
+            warnings.push(format!("{file}: service {name:?}: {GOBALANCE_LEAKS}"));
+        }
+        match loaded {
+            Ok((key, _)) => {
                 let own = key.onion_address();
                 if service.instances.iter().any(|instance| instance.address == own) {
                     warnings.push(format!(
@@ -68,7 +84,9 @@ fn onionbalance(file: &Path) -> Imported {
             Err(error) => warnings.push(format!("{}: {error}", file.display())),
         }
     }
-    Ok((found.to_toml(None), warnings))
+    let text = found.to_toml(None);
+    let text = if is_gobalance { format!("{GOBALANCE_HEAD}{text}") } else { text };
+    Ok((text, warnings))
 }
 
 /// `import rustbalance-v0`

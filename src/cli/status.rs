@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::{EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target};
+use super::args::{EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target, configuration};
 use crate::admin::client::{self, AskError};
 use crate::admin::status::{ProcessStatus, ServiceStatus};
 use crate::config::Config;
@@ -62,10 +62,8 @@ fn socket(target: &Target) -> Result<PathBuf, String> {
     if let Some(socket) = &target.socket {
         return Ok(socket.clone());
     }
-    match &target.config {
-        Some(file) => {
-            Config::load(file).map(|config| config.admin_socket()).map_err(|e| e.to_string())
-        }
+    match configuration(target.config.as_deref(), target.onionbalance.as_deref()) {
+        Some(config) => config.map(|config| config.admin_socket()).map_err(|e| e.to_string()),
         None => Ok(Config::from_backends(&[], true).admin_socket()),
     }
 }

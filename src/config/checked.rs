@@ -37,7 +37,7 @@ pub const LOG_LEVEL_DEFAULT: &str =
 pub struct Config {
     /// The file it comes from; `None` for the command line's.
     pub file: Option<PathBuf>,
-    /// Where keys, sockets and arti's state lie. Absolute, if the file's path was.
+    /// Where keys, sockets and arti's state lie. Absolute.
     pub state_dir: PathBuf,
     /// How long open streams are served after SIGTERM.
     pub drain: Duration,
@@ -343,7 +343,7 @@ impl Config {
     pub fn with_overrides(mut self, overrides: &Overrides) -> Result<Config, ConfigError> {
         let mut problems = Vec::new();
         if let Some(state_dir) = &overrides.state_dir {
-            self.state_dir.clone_from(state_dir);
+            self.state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.clone());
         }
         if let Some(instances) = overrides.instances {
             let least = u16::from(!self.services.iter().all(|one| !one.remotes.is_empty()));

@@ -537,3 +537,22 @@ fn every_key_is_documented() {
         }
     }
 }
+
+/// Proves that a relative path means the same wherever what `check --explain` prints is put.
+#[test]
+fn relative_paths_are_below_the_files_directory_and_become_absolute() {
+    let here = std::env::current_dir().expect("there is one");
+    let text = "state_dir = \"state\"\n[[service]]\nkey = \"keys/a.key\"\n[[service.port]]\n\
+                virtual = 80\nbackends = [\"unix:app.sock\"]\n";
+    let config = Config::from_text(text, Path::new("sub/rustbalance.toml")).expect("it is right");
+    assert_eq!(config.state_dir, here.join("sub/state"));
+    let printed = explain::explain(&config);
+    let elsewhere = Config::from_text(&printed, Path::new("/etc/effective.toml"));
+    let elsewhere = elsewhere.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(elsewhere.state_dir, config.state_dir);
+    assert_eq!(elsewhere.services[0].key_path, Some(here.join("sub/keys/a.key")));
+    assert_eq!(elsewhere.services[0].ports[0].target, config.services[0].ports[0].target);
+    let overrides = Overrides { state_dir: Some("there".into()), instances: None };
+    let overridden = config.with_overrides(&overrides).expect("it is short");
+    assert_eq!(overridden.state_dir, here.join("there"));
+}

@@ -138,7 +138,8 @@ impl ArtiSettings {
         match self.config.fs_mistrust().verifier().require_directory().check(state_dir) {
             Ok(()) | Err(fs_mistrust::Error::NotFound(_)) => Ok(()),
             Err(error) => Err(format!(
-                "state_dir {}: {}; other users must not be able to change it or what is above it",
+                "state_dir {}: {}; other users must not be able to change it or what is above it, \
+                 so mend that or name another place with --state-dir or state_dir",
                 state_dir.display(),
                 report(&error)
             )),

@@ -14,6 +14,7 @@ pub(super) const LONG: &str = "Print what another program's configuration is in 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rustbalance import onionbalance /etc/onionbalance/config.yaml > rustbalance.toml\n  \
+    rustbalance import gobalance /etc/gobalance/config.yaml > rustbalance.toml\n  \
     rustbalance import rustbalance-v0 /etc/rustbalance > rustbalance.toml\n  \
     rustbalance check --config rustbalance.toml")]
 pub struct ImportArgs {
@@ -25,9 +26,14 @@ pub struct ImportArgs {
 /// Whose configuration it is.
 #[derive(Debug, Subcommand)]
 pub enum ImportCommand {
-    /// config.yaml of OnionBalance or GoBalance
-    #[command(visible_alias = "gobalance")]
+    /// config.yaml of OnionBalance
     Onionbalance {
+        /// The file
+        #[arg(value_name = "CONFIG.yaml")]
+        file: PathBuf,
+    },
+    /// config.yaml of GoBalance, whose descriptors give keys in tor's form away
+    Gobalance {
         /// The file
         #[arg(value_name = "CONFIG.yaml")]
         file: PathBuf,

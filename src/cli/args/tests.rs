@@ -109,3 +109,25 @@ fn help_and_version_are_0_and_teach() {
         assert!(text.contains(words), "{line}: {text}");
     }
 }
+
+/// Proves that whatever asks a running service takes the two files that `run` takes.
+#[test]
+fn every_command_that_asks_takes_both_files() {
+    for command in [
+        "status",
+        "descriptor show",
+        "descriptor verify",
+        "backend list",
+        "backend drain 127.0.0.1:80",
+        "circuit close 1/2",
+        "circuit ban 1/2",
+        "circuit forget 1/2",
+        "doctor",
+        "check",
+    ] {
+        let line = format!("{command} --onionbalance config.yaml --config base.toml");
+        assert!(read(&line).is_ok(), "{line}");
+    }
+    let line = "status --onionbalance config.yaml --socket s";
+    assert_eq!(read(line).expect_err("one of them").0, EXIT_USAGE);
+}

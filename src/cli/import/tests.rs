@@ -46,6 +46,12 @@ fn onionbalances_file_is_printed_and_its_keys_are_looked_at() {
     assert!(err.contains("site.key: there is no such file"), "{err}");
     key.create_new(&directory.path().join("site.key")).expect("it is written");
     assert_eq!(run(&command).2, "");
+    // Nothing is guessed of who has published: it is said where somebody says that it was
+    // GoBalance.
+    let (code, out, err) = run(&ImportCommand::Gobalance { file: file.clone() });
+    assert!(code == 0 && err.contains("service \"site\": GoBalance signs with a nonce"), "{err}");
+    assert!(out.starts_with("# GoBalance has published under these keys."), "{out}");
+    assert!(!run(&command).1.contains("GoBalance"));
     write(&file, yaml(&key.onion_address()).as_bytes());
     assert!(run(&command).2.contains("the address of the service itself"));
     write(&file, b"services: 1\n");
@@ -69,6 +75,7 @@ fn the_first_rustbalances_directory_is_read_with_a_bare_seed() {
     let (code, out, err) = run(&command);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("rustbalance key import ") && out.contains("backends = []"), "{out}");
+    assert!(out.contains("There is no [target]"), "{out}");
     assert!(err.contains("has another address"), "{err}");
     let key = MasterKey::load_seed(&directory.path().join("master.key")).expect("it is a seed");
     config(&key.onion_address().to_string());

@@ -94,7 +94,9 @@ impl Checker<'_> {
 
 /// Check a whole file; `None` where a problem left nothing to go on with.
 pub(super) fn check(raw: RawConfig, file: &Path, problems: &mut Vec<Problem>) -> Option<Config> {
-    let base = file.parent().map(Path::to_owned).unwrap_or_default();
+    // Absolute, so that what is printed means the same wherever it is read.
+    let base = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let base = base.parent().map(Path::to_owned).unwrap_or_default();
     let serves = serves(&raw);
     let mut checker = Checker { base, problems, warnings: Vec::new(), serves };
     let state_dir = match &raw.state_dir {

@@ -4,11 +4,11 @@
 //! | its table | what becomes of it |
 //! |---|---|
 //! | `[master]` | the service and its key |
-//! | `[target]` | a port whose backends are to be named: the server, not its onion address |
+//! | `[target]` | a port with an onion service as its backend; with `use_tls` it is to be named |
 //! | `[[backends]]` of its first months | remote instances |
 //! | `[publish] max_intro_points` | `intro_points_max` |
 //! | `[health] http_probe_*` | `[service.port.check]` |
-//! | `[node]`, `[tor]`, `[coordination]`, `[wireguard]` | nothing; secrets in them are not shown |
+//! | every other key | a warning with what to do, see `fates`; no value is shown |
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,21 +16,23 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::beside;
+use crate::config::address::parse_backend_argument;
 use crate::config::checked::read_file;
 use crate::config::explain::{quoted, quoted_path};
 use crate::config::problem::{ConfigError, Problem};
-use crate::limits::{INTRO_POINTS_MAX, REMOTES_MAX};
+use crate::limits::{BACKEND_CONNECT_SECONDS_MAX, INTRO_POINTS_MAX, REMOTES_MAX};
 use crate::onion::config::RemoteConfig;
+use crate::plane::config::BackendAddress;
 
+mod fates;
 #[cfg(test)]
 mod tests;
 
 /// Where the file lies when its directory is given.
 const FILE_NAME: &str = "config.toml";
 
-/// Its tables.
-const TABLES: [&str; 8] =
-    ["node", "master", "target", "tor", "publish", "health", "coordination", "wireguard"];
+/// The port of the service, which it had fixed, and the target's where none was written.
+const PORT_DEFAULT: i64 = 80;
 
 /// What `config.toml` says, as far as it goes on.
 #[derive(Clone, Debug)]
@@ -43,14 +45,25 @@ pub struct FirstRustBalance {
     pub onion: Option<String>,
     /// Introduction points in a descriptor.
     intro_points_max: Option<u8>,
-    /// Whether there is a target, which has no equal here.
-    target: bool,
+    /// The service behind it, unless there are remote instances alone.
+    target: Option<Target>,
     /// The path and the seconds of health checks.
     check: Option<(String, i64)>,
     /// Instances whose descriptors it fetched.
     remotes: Vec<RemoteConfig>,
     /// What looks wrong, or has no equal here, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// What each client was joined with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    /// An onion service, as a backend of ours.
+    Onion(BackendAddress),
+    /// The same, but with TLS, which it spoke itself and we do not.
+    Tls,
+    /// Whatever cannot be read as one.
+    Unknown,
 }
 
 /// Reads the tables, noting everything that is wrong.
@@ -104,7 +117,7 @@ impl FirstRustBalance {
         });
         let check = reader.check();
         let remotes = reader.remotes();
-        let target = reader.tables.contains_key("target");
+        let target = reader.target(&mut warnings);
         reader.warn(&mut warnings);
         match key {
             Some(key) if reader.problems.is_empty() => Ok(FirstRustBalance {
@@ -112,7 +125,7 @@ impl FirstRustBalance {
                 key,
                 onion,
                 intro_points_max,
-                target: target || remotes.is_empty(),
+                target: target.or_else(|| remotes.is_empty().then_some(Target::Unknown)),
                 check,
                 remotes,
                 warnings,
@@ -145,36 +158,64 @@ impl FirstRustBalance {
             writeln!(out, "# With more than 16 the vanguards add-on of some clients refuses it.")?;
             writeln!(out, "intro_points_max = {points}")?;
         }
-        if self.target {
-            self.write_port(out)?;
+        if let Some(target) = &self.target {
+            self.write_port(target, out)?;
         }
         for remote in &self.remotes {
             writeln!(out, "\n[[service.remote]]")?;
             writeln!(out, "address = {}", quoted(&remote.address.to_string()))?;
             writeln!(out, "name = {}", quoted(&remote.name))?;
         }
-        match self.target {
+        match self.target.is_some() {
             true => writeln!(out, "\n[turbo]\ninstances = \"auto\"  # one for each core"),
             false => writeln!(out, "\n[turbo]\ninstances = 0  # the remote instances serve"),
         }
     }
 
     /// `[[service.port]]`
-    fn write_port(&self, out: &mut String) -> std::fmt::Result {
-        out.push_str(
-            "\n[[service.port]]\nvirtual = 80\n\
-             # The first RustBalance joined each client with another onion service ([target]),\n\
-             # through the tor beside it. Name the server itself here, as in \"127.0.0.1:8080\":\n\
-             # until then this file is refused.\n\
-             backends = []\n",
-        );
-        if let Some((path, seconds)) = &self.check {
-            writeln!(out, "\n[service.port.check]\nkind = \"http\"\npath = {}", quoted(path))?;
-            writeln!(out, "timeout_s = {seconds}")?;
+    fn write_port(&self, target: &Target, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n[[service.port]]\nvirtual = {PORT_DEFAULT}")?;
+        match target {
+            Target::Onion(address) => {
+                out.push_str(ONION);
+                writeln!(out, "backends = [{}]", quoted(&address.to_string()))?;
+            }
+            Target::Tls => out.push_str(TLS),
+            Target::Unknown => out.push_str(UNKNOWN),
         }
-        Ok(())
+        let Some((path, seconds)) = &self.check else { return Ok(()) };
+        writeln!(out, "\n[service.port.check]\nkind = \"http\"\npath = {}", quoted(path))?;
+        let most = i64::try_from(BACKEND_CONNECT_SECONDS_MAX).expect("it is a small number");
+        let seconds = (*seconds).clamp(1, most);
+        match target {
+            // Over Tor, that is shorter than a circuit takes.
+            Target::Onion(_) => writeln!(out, "# http_probe_timeout_secs was {seconds}; here 60"),
+            _ => writeln!(out, "timeout_s = {seconds}"),
+        }
     }
 }
+
+/// Before a backend that is an onion service.
+const ONION: &str = "\
+# [target]: another onion service. Where its server is on this machine or beside it, name that
+# in its place, as in \"127.0.0.1:8080\": it saves a second way through Tor.
+";
+
+/// In the place of backends, where the target wanted TLS.
+const TLS: &str = "\
+# [target] had use_tls: the first RustBalance spoke TLS to it. RustBalance passes bytes as they
+# are, so name a server that speaks HTTP itself, as in \"127.0.0.1:8080\"; or write virtual = 443
+# and the target as ADDRESS.onion:443, and clients speak TLS with it. Until then this file is
+# refused.
+backends = []
+";
+
+/// In the place of backends, where there is no target.
+const UNKNOWN: &str = "\
+# There is no [target] with an onion address. Name the server itself here, as in \"127.0.0.1:8080\":
+# until then this file is refused.
+backends = []
+";
 
 /// What everybody should know who goes on with the file.
 const HEAD: &str = "\
@@ -182,6 +223,10 @@ const HEAD: &str = "\
 # different:
 #
 # * No tor beside it, no control port, no SOCKS port: RustBalance is its own Tor client.
+# * It rewrote HTTP: Host, Location, the domains of cookies. RustBalance changes no byte, so the
+#   server has to answer to the service's own address.
+# * It wrote secret keys into its log at the level info. Whoever may have read that log may have the
+#   service's key: then make a new one (rustbalance key new), which is a new address.
 # * [node], [coordination] and [wireguard] have no equal yet. Every node had the master key; now one
 #   process publishes, so run this on one machine alone, and end the nodes first.
 # * Its revision counters were three times the time, far above those of tor: HSDirs refuse anything
@@ -250,27 +295,39 @@ impl Reader {
         remotes
     }
 
-    /// What has no equal here.
+    /// `[target]`
+    fn target(&mut self, warnings: &mut Vec<String>) -> Option<Target> {
+        self.tables.get("target")?;
+        let address = self.text("target", "onion_address");
+        let port = match self.value("target", "port") {
+            None => PORT_DEFAULT,
+            Some(_) => self.integer("target", "port")?,
+        };
+        let tls = self.value("target", "use_tls").cloned();
+        if !matches!(tls, None | Some(Value::Boolean(_))) {
+            self.wrong("target", "use_tls", "true or false");
+        }
+        if tls == Some(Value::Boolean(true)) {
+            let text = "target.use_tls: RustBalance passes bytes as they are and speaks no TLS; \
+                        the printed file says what can be named in its place";
+            warnings.push(text.to_owned());
+            return Some(Target::Tls);
+        }
+        let typed = format!("{}:{port}", address.unwrap_or_default().to_lowercase());
+        match parse_backend_argument(&typed) {
+            Ok(address @ BackendAddress::Onion { .. }) => Some(Target::Onion(address)),
+            _ => {
+                let text = "target: onion_address and port are no onion address with a port; name \
+                            the server itself in `backends`";
+                warnings.push(text.to_owned());
+                Some(Target::Unknown)
+            }
+        }
+    }
+
+    /// Every key that has no equal here, with what to do about it.
     fn warn(&self, warnings: &mut Vec<String>) {
-        for table in ["node", "tor", "coordination", "wireguard"] {
-            if self.tables.contains_key(table) {
-                warnings.push(format!("{table}: has no equal here and is left out"));
-            }
-        }
-        for key in self.tables.keys() {
-            let known = TABLES.contains(&key.as_str()) || key == "backends";
-            let old = ["local_port", "hidden_service_dir"].contains(&key.as_str());
-            if !known && !old {
-                warnings.push(format!("{key}: the first RustBalance had no such key"));
-            }
-        }
-        if self.tables.contains_key("target") {
-            warnings.push(
-                "target: an onion service cannot be a backend; name the server itself in \
-                 `backends`"
-                    .to_owned(),
-            );
-        }
+        warnings.extend(fates::warnings(&self.tables));
         if self.tables.contains_key("backends") {
             warnings.push(
                 "backends: each needs `HiddenServiceOnionBalanceInstance 1` in its torrc, and \

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::FirstRustBalance;
 use crate::config::Config;
+use crate::plane::config::PortTarget;
 
 /// A file as its own example has it, with secrets.
 const FILE: &str = "\
@@ -16,7 +17,7 @@ onion_address = \"sltib6sxkuxh2scmtuvd5w2g7pahnzkovefxpo4e4ptnkzl5kkq5h2ad.onion
 identity_key_path = \"/etc/rustbalance/master.key\"
 [target]
 onion_address = \"25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion\"
-port = 80
+port = 8081
 [tor]
 control_password = \"hush-control\"
 [publish]
@@ -39,16 +40,34 @@ fn read(text: &str) -> Result<FirstRustBalance, String> {
 }
 
 #[test]
-fn the_service_goes_on_and_its_backends_are_to_be_named() {
+fn the_service_goes_on_with_its_target_as_an_onion_backend() {
     let found = read(FILE).expect("it is right");
     let printed = found.to_toml(None);
     assert!(printed.contains("key = \"/etc/rustbalance/master.key\""), "{printed}");
     assert!(printed.contains("intro_points_max = 20"), "{printed}");
     assert!(printed.contains("path = \"/alive\""), "{printed}");
+    assert!(!printed.contains("hush"), "{printed}");
     for secret in ["hush", "25njqamc"] {
-        assert!(!printed.contains(secret), "{printed}");
         assert!(!found.warnings.iter().any(|one| one.contains(secret)), "{:?}", found.warnings);
     }
+    let file = Path::new("/etc/rustbalance/rustbalance.toml");
+    let config = Config::from_text(&printed, file).unwrap_or_else(|error| panic!("{error}"));
+    let [port] = &config.services[0].ports[..] else { panic!("one port") };
+    assert_eq!(port.virtual_first, 80);
+    let PortTarget::Backends(backends) = &port.target else { panic!("{:?}", port.target) };
+    let target = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion:8081";
+    assert_eq!(backends[0].address.to_string(), target);
+}
+
+/// Proves that TLS, which we do not speak, is not dropped in silence.
+#[test]
+fn a_target_with_tls_is_to_be_named_anew() {
+    let found = read(&FILE.replace("port = 8081", "port = 443\nuse_tls = true"));
+    let found = found.expect("it is right");
+    let told = found.warnings.iter().any(|one| one.starts_with("target.use_tls: "));
+    assert!(told, "{:?}", found.warnings);
+    let printed = found.to_toml(None);
+    assert!(printed.contains("had use_tls") && !printed.contains("25njqamc"), "{printed}");
     // Not one server is guessed: the file is refused at that line alone.
     let file = Path::new("/etc/rustbalance/rustbalance.toml");
     let error = Config::from_text(&printed, file).expect_err("there are no backends");
@@ -56,6 +75,35 @@ fn the_service_goes_on_and_its_backends_are_to_be_named() {
     assert_eq!(problem.key, "service[0].port[0].backends", "{error}");
     let named = printed.replace("backends = []", "backends = [\"127.0.0.1:8080\"]");
     Config::from_text(&named, file).expect("it is right once they are named");
+}
+
+/// Proves that every key of its example is either in what is printed or in a warning.
+#[test]
+fn no_key_is_dropped_in_silence() {
+    let found = read(&FILE.replace("[node]", "[node]\nnonsense = 1")).expect("it is right");
+    let told = found.warnings.join("\n");
+    for key in [
+        "local_port",
+        "node.id",
+        "node.priority",
+        "tor.control_password",
+        "publish.refresh_interval_secs",
+        "coordination.mode",
+        "coordination.join_secret",
+        "wireguard.listen_port",
+        "wireguard.private_key",
+    ] {
+        let line = told.lines().find(|line| line.split(&[',', ':', ' ']).any(|one| one == key));
+        assert!(line.is_some_and(|line| line.contains(": left out: ")), "{key}: {told}");
+    }
+    assert!(
+        told.contains("node.nonsense: left out: the first RustBalance had no such key"),
+        "{told}"
+    );
+    // What goes on is told of by nobody.
+    for key in ["master.", "target.", "http_probe"] {
+        assert!(!told.contains(key), "{key}: {told}");
+    }
 }
 
 #[test]
