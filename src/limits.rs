@@ -220,9 +220,6 @@ pub const BACKEND_QUEUE_LOOK_MS: u64 = 1000;
 /// A backend that has come up begins with this share of its weight, in percent.
 pub const BACKEND_SLOW_START_PERCENT_MIN: u64 = 10;
 
-/// Head of an answer to a health check that is read at most.
-pub const CHECK_HEAD_BYTES_MAX: usize = 8 * 1024;
-
 /// Wait before a unix socket whose queue is full is tried again: such a connect(2) does not wait.
 pub const BACKEND_QUEUE_FULL_WAIT_MS: u64 = 10;
 

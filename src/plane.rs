@@ -254,11 +254,11 @@ impl Plane {
             let left = until.saturating_duration_since(time::now());
             let lane = self.gates.verdict(circuit);
             match port.choose(circuit, lane, &tried) {
-                Choice::Take(index, place) if !left.is_zero() => {
+                Choice::Take(index, mut place) if !left.is_zero() => {
                     waiting = None;
                     let timeout = port.config.connect_timeout.min(left);
                     let way = (J::WAY, timeout);
-                    match place.backend.connect(way, circuit, virtual_port).await {
+                    match place.connect(way, circuit, virtual_port).await {
                         Ok(connection) => {
                             let preface = port.preface(index, circuit, virtual_port);
                             let patience = port.patience();

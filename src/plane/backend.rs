@@ -3,6 +3,8 @@
 //! ```text
 //!   health check:  up --fall bad ones--> down --rise good ones--> up
 //!   streams:       up --refused--> aside for 1 s, 2 s, ... 30 s --one stream tries--> up
+//!                  aside --a good check, or a stream that tried out of turn--> up
+//!                  aside, as all of its port --> aside for 1 s at most
 //!   operator:      ready | draining (no new stream) | maintenance (no check either)
 //! ```
 
@@ -51,7 +53,8 @@ pub(super) struct Backend {
     open: AtomicU64,
     /// Connections that failed.
     failed_total: AtomicU64,
-    /// Streams that were refused in a row.
+    /// Streams that were refused in a row, each in its turn: of those that were under way
+    /// together the first alone, and none that tried out of turn.
     failed_in_a_row: AtomicU32,
     /// Until then no stream tries it, in [`now_ms`].
     aside_until_ms: AtomicU64,
@@ -71,12 +74,48 @@ pub(super) struct Place {
     pub(super) backend: Arc<Backend>,
     /// Who waits for such a place.
     queue: Arc<Queue>,
+    /// The stream tries for all others, and until then they leave the backend alone.
+    trial: Option<u64>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Some(until) = self.trial {
+            // It went before it knew: let the next one try.
+            self.backend.end_wait(until);
+        }
         self.backend.open.fetch_sub(1, Ordering::AcqRel);
         self.queue.note_free();
+    }
+}
+
+impl Place {
+    /// Connect in this way, within this time, for a stream of this circuit to this port.
+    pub(super) async fn connect(
+        &mut self,
+        (way, timeout): (Way, Duration),
+        circuit: CircuitId,
+        port: u16,
+    ) -> Result<net::Stream, ConnectError> {
+        let connecting = self.backend.path.connect(way, circuit, port);
+        let connected = match runtime::timeout(timeout, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
+            Ok(Err(error)) => Err(ConnectError::Refused(error)),
+            Err(_) => Err(ConnectError::Timeout),
+        };
+        match &connected {
+            Ok(_) => self.backend.note_fit(),
+            // Our own lack of descriptors says nothing about the backend.
+            Err(ConnectError::Exhausted(_)) => {}
+            Err(_) => self.backend.note_refused(self.trial.take().is_some()),
+        }
+        if connected.is_ok() {
+            self.trial = None;
+        } else {
+            self.backend.failed_total.fetch_add(1, Ordering::Relaxed);
+        }
+        connected
     }
 }
 
@@ -156,23 +195,40 @@ impl Backend {
         let most = connections_max.map_or(u64::MAX, u64::from);
         let room = |open: u64| (open < most).then_some(open + 1);
         self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, room).ok()?;
-        let place = Place { backend: Arc::clone(self), queue: Arc::clone(queue) };
-        (last_resort || self.claim_trial()).then_some(place)
+        let (backend, queue) = (Arc::clone(self), Arc::clone(queue));
+        let mut place = Place { backend, queue, trial: None };
+        let until = self.aside_until_ms.load(Ordering::Relaxed);
+        if until != 0 && !last_resort {
+            place.trial = Some(self.claim_trial(until)?);
+        }
+        Some(place)
     }
 
-    /// Whether this stream may go there: the first after a time aside, which tries for all others.
-    fn claim_trial(&self) -> bool {
-        let until = self.aside_until_ms.load(Ordering::Relaxed);
-        if until == 0 {
-            return true;
-        }
+    /// Until when others leave it alone, if this stream may go there after its time aside: the
+    /// first, which tries for all others.
+    fn claim_trial(&self, until: u64) -> Option<u64> {
         let now = now_ms();
         let again = now + self.aside_ms();
-        until <= now
-            && self
-                .aside_until_ms
-                .compare_exchange(until, again, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        (until <= now && self.replace_wait(until, again)).then_some(again)
+    }
+
+    /// Set its time aside, if it still is what it was.
+    fn replace_wait(&self, until: u64, again: u64) -> bool {
+        let until_ms = &self.aside_until_ms;
+        until_ms.compare_exchange(until, again, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The next stream may try it, unless somebody has set another time meanwhile.
+    fn end_wait(&self, until: u64) {
+        self.replace_wait(until, now_ms());
+    }
+
+    /// No backend of its port is up. When the first of them comes back, it shall not be alone for
+    /// long: this one is tried again soon, and waits as after one refusal if it is not back yet.
+    pub(super) fn shorten_wait(&self) {
+        self.failed_in_a_row.fetch_min(1, Ordering::Relaxed);
+        let soon = now_ms() + limits::BACKEND_ALL_OUT_MS_MAX;
+        self.aside_until_ms.fetch_min(soon, Ordering::Relaxed);
     }
 
     /// How long it is left alone, after as many refusals in a row as there were.
@@ -181,37 +237,19 @@ impl Backend {
         (limits::BACKEND_ASIDE_MS_MIN << doublings).min(limits::BACKEND_ASIDE_MS_MAX)
     }
 
-    /// Connect in this way, within this time, for a stream of this circuit to this port.
-    pub(super) async fn connect(
-        &self,
-        (way, timeout): (Way, Duration),
-        circuit: CircuitId,
-        port: u16,
-    ) -> Result<net::Stream, ConnectError> {
-        let connecting = self.path.connect(way, circuit, port);
-        let connected = match runtime::timeout(timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) if is_exhaustion(&error) => Err(ConnectError::Exhausted(error)),
-            Ok(Err(error)) => Err(ConnectError::Refused(error)),
-            Err(_) => Err(ConnectError::Timeout),
-        };
-        match &connected {
-            Ok(_) => self.note_accepted(),
-            // Our own lack of descriptors says nothing about the backend.
-            Err(ConnectError::Exhausted(_)) => {}
-            Err(_) => {
-                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
-                self.aside_until_ms.store(now_ms() + self.aside_ms(), Ordering::Relaxed);
-            }
+    /// A stream was refused. Only `in_trial` does it lengthen the wait: one that was under way when
+    /// another was refused, or that tried out of turn, says nothing new.
+    fn note_refused(&self, in_trial: bool) {
+        if in_trial {
+            self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+            self.aside_until_ms.store(now_ms() + self.aside_ms(), Ordering::Relaxed);
+        } else if self.replace_wait(0, now_ms() + limits::BACKEND_ASIDE_MS_MIN) {
+            self.failed_in_a_row.store(1, Ordering::Relaxed);
         }
-        if connected.is_err() {
-            self.failed_total.fetch_add(1, Ordering::Relaxed);
-        }
-        connected
     }
 
-    /// A connection was accepted.
-    fn note_accepted(&self) {
+    /// It has accepted a connection, or passed a check: what streams met before that is over.
+    fn note_fit(&self) {
         if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
             self.aside_until_ms.store(0, Ordering::Relaxed);
@@ -221,6 +259,9 @@ impl Backend {
 
     /// What the last health check found.
     pub(super) fn note_check(&self, found: Result<(), String>) {
+        if found.is_ok() && !self.is_checked_down() {
+            self.note_fit();
+        }
         *self.check.lock().unwrap_or_else(PoisonError::into_inner) = Some(match found {
             Ok(()) => "ok".to_owned(),
             Err(wrong) => wrong,
@@ -276,4 +317,69 @@ fn is_exhaustion(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOMEM | libc::ENOBUFS)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Backend, Place};
+    use crate::base::stream::{Apart, CircuitId};
+    use crate::limits::BACKEND_ASIDE_MS_MIN;
+    use crate::plane::config::BackendAddress;
+    use crate::plane::queue::Queue;
+    use crate::plane::reach::{Reach, Way};
+
+    /// A backend where nothing listens.
+    fn dead() -> Arc<Backend> {
+        let address = BackendAddress::Unix(PathBuf::from("/nonexistent/rustbalance.sock"));
+        Arc::new(Backend::new(address, &Reach::default(), Apart::from_all_others()))
+    }
+
+    /// A stream's place there.
+    fn place(backend: &Arc<Backend>, last_resort: bool) -> Option<Place> {
+        backend.take_place(None, &Arc::new(Queue::default()), last_resort)
+    }
+
+    /// Try to connect, in vain.
+    async fn fail(place: &mut Place) {
+        let how = (Way::Ring, Duration::from_secs(60));
+        place.connect(how, CircuitId { instance: 0, serial: 1 }, 80).await.expect_err("nothing");
+    }
+
+    #[tokio::test]
+    async fn refusals_of_one_moment_count_once_and_those_out_of_turn_not_at_all() {
+        let backend = dead();
+        let mut under_way: Vec<Place> = (0..16).filter_map(|_| place(&backend, false)).collect();
+        assert_eq!(under_way.len(), 16);
+        for place in &mut under_way {
+            fail(place).await;
+        }
+        assert!(!backend.is_up());
+        assert_eq!(backend.aside_ms(), BACKEND_ASIDE_MS_MIN);
+        for _ in 0..16 {
+            fail(&mut place(&backend, true).expect("a place out of turn")).await;
+        }
+        assert_eq!(backend.aside_ms(), BACKEND_ASIDE_MS_MIN);
+        assert_eq!(backend.status(80).failed_total, 32);
+    }
+
+    #[tokio::test]
+    async fn a_trial_that_fails_doubles_the_wait_and_one_that_ends_early_is_handed_on() {
+        let backend = dead();
+        fail(&mut place(&backend, false).expect("it is up")).await;
+        let its_turn = || backend.aside_until_ms.store(1, std::sync::atomic::Ordering::Relaxed);
+        its_turn();
+        fail(&mut place(&backend, false).expect("the trial")).await;
+        assert_eq!(backend.aside_ms(), 2 * BACKEND_ASIDE_MS_MIN);
+        its_turn();
+        let trial = place(&backend, false).expect("the trial");
+        assert!(!backend.is_up() && place(&backend, false).is_none());
+        // Its client goes before the backend has answered.
+        drop(trial);
+        assert!(backend.is_up() && place(&backend, false).is_some());
+        assert_eq!(backend.open_now(), 0);
+    }
 }

@@ -1,6 +1,8 @@
 //! Health checks, and the look-up of backends' names: on the control core, so that no data core
 //! waits for a backend that is ill.
 
+mod answer;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,11 +11,12 @@ use futures::future::{Either, join_all, select};
 use rand::RngExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use self::answer::Answer;
 use super::backend::Backend;
 use super::config::{CheckConfig, CheckRequest, ProxyProtocol};
 use super::status::BackendOrder;
 use super::{Plane, proxy_protocol};
-use crate::limits;
+use crate::limits::CHECK_PIECE_BYTES;
 use crate::runtime::{self, net};
 
 /// Check the backends of this plane, as it is configured at any time, until it is gone. Of several
@@ -147,45 +150,16 @@ impl Watched {
         );
         request.extend_from_slice(text.as_bytes());
         write.write_all(&request).await.map_err(|error| format!("broke off: {error}"))?;
-        let mut head = Vec::new();
-        while head.len() < limits::CHECK_HEAD_BYTES_MAX {
-            let length = read.read_buf(&mut head).await;
+        let (mut answer, mut piece) = (Answer::default(), [0; CHECK_PIECE_BYTES]);
+        loop {
+            let length = read.read(&mut piece).await;
             let length = length.map_err(|error| format!("broke off: {error}"))?;
-            if let Some(status) = status(&head)? {
-                return match status {
-                    200..=399 => Ok(()),
-                    status => Err(format!("status {status}")),
-                };
-            }
-            if length == 0 {
-                return Err("it closed without an answer".to_owned());
+            match answer.take(&piece[..length]).map_err(|error| error.to_string())? {
+                Some(200..=399) => return Ok(()),
+                Some(status) => return Err(format!("status {status}")),
+                None if length == 0 => return Err("it closed without an answer".to_owned()),
+                None => {}
             }
         }
-        Err("the answer has no end".to_owned())
-    }
-}
-
-/// The status of an answer, once its first line is there.
-fn status(head: &[u8]) -> Result<Option<u16>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut response = httparse::Response::new(&mut headers);
-    match response.parse(head) {
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(response.code),
-        Err(error) => Err(format!("not HTTP: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::status;
-
-    #[test]
-    fn a_status_is_read_as_soon_as_it_is_there() {
-        assert_eq!(status(b"HTTP/1.1 2"), Ok(None));
-        assert_eq!(status(b"HTTP/1.1 204 No Content\r\nServer: x"), Ok(Some(204)));
-        assert_eq!(status(b"HTTP/1.0 503\r\n\r\n"), Ok(Some(503)));
-        assert!(status(b"SSH-2.0-OpenSSH_9.2\r\n").is_err());
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(100));
-        assert_eq!(status(many.as_bytes()), Ok(Some(200)));
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! 1. backends that are up
 //! 2. backup backends that are up
-//! 3. backends that refused lately: better to try than to refuse a client unheard
+//! 3. backends that refused lately: better to try than to refuse a client unheard; where this is
+//!    all there is, none of them is left alone for more than a second, so that those that come back
+//!    share the load again
 //! 4. backup backends that refused lately
 //!
 //! All of them are of the lane of the stream's circuit, see [`super::gate`].
@@ -104,14 +106,17 @@ impl Port {
             Verdict::Preferred if !self.has_lane(Verdict::Preferred) => Verdict::Normal,
             said => said,
         };
-        let fit = Set::of(self.members.len(), |index| {
+        let usable = Set::of(self.members.len(), |index| {
             let backend = &self.members[index].backend;
-            !tried.has(index)
-                && self.members[index].lane == lane
+            self.members[index].lane == lane
                 && backend.order() == BackendOrder::Ready
                 && !backend.is_checked_down()
         });
+        let fit = usable.without(tried);
         for (backup, last_resort) in [(false, false), (true, false), (false, true), (true, true)] {
+            if last_resort && !backup {
+                self.shorten_waits(&usable);
+            }
             let group = Set::of(self.members.len(), |index| {
                 let member = &self.members[index];
                 fit.has(index) && member.backup == backup && (last_resort || member.backend.is_up())
@@ -126,6 +131,14 @@ impl Port {
             }
         }
         Choice::None
+    }
+
+    /// Where none of these backends is up, none is left alone for long.
+    fn shorten_waits(&self, usable: &Set) {
+        let usable = || (0..self.members.len()).filter(|index| usable.has(*index));
+        if !usable().any(|index| self.members[index].backend.is_up()) {
+            usable().for_each(|index| self.members[index].backend.shorten_wait());
+        }
     }
 
     /// A backend of this group.

@@ -39,6 +39,11 @@ impl Set {
         self.0[index / 64] & (1 << (index % 64)) != 0
     }
 
+    /// Those that are not in `others`.
+    pub(super) fn without(&self, others: &Set) -> Set {
+        Set(std::array::from_fn(|word| self.0[word] & !others.0[word]))
+    }
+
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         *self == Set::default()

@@ -1,7 +1,7 @@
 //! Limits, queues, stand-ins, orders, and what a backend hears first.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -167,6 +167,39 @@ async fn a_backend_that_refused_is_left_alone_but_better_than_none() {
         assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
         assert_eq!(plane.status()[0].failed_total, tries);
     }
+}
+
+#[tokio::test]
+async fn backends_that_were_all_out_share_the_load_again_soon_after_they_are_back() {
+    let bound = [nobody(), nobody(), nobody()];
+    let addresses = bound.iter().map(|(_, address)| address.clone()).collect();
+    let plane = Plane::new(vec![port_80(addresses)]);
+    while plane.status().iter().any(|status| status.failed_total < 12) {
+        assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+    }
+    let listeners = bound.map(|(socket, _)| socket.listen(64).expect("it is bound"));
+    let (back, mut served) = (Instant::now(), [0; 3]);
+    while served.contains(&0) {
+        served[open_anywhere(&plane, &listeners).await] += 1;
+        // A wait of 1 s, on a machine that may be slow; it was one of 30 s.
+        assert!(back.elapsed() < Duration::from_secs(15), "served so far: {served:?}");
+    }
+    let mut shares = [0; 3];
+    for _ in 0..30 {
+        shares[open_anywhere(&plane, &listeners).await] += 1;
+    }
+    assert_eq!(shares, [10, 10, 10]);
+}
+
+/// Begin a stream, see at which of these it arrives, and end it.
+async fn open_anywhere(plane: &Arc<Plane>, listeners: &[TcpListener; 3]) -> usize {
+    let (begun, client, _fate) = begin(80);
+    let served = serve(plane, begun, &Arc::new(InstanceCounters::default()));
+    let arrivals = listeners.iter().map(|listener| Box::pin(listener.accept()));
+    let (arrived, index, _) = soon(futures::future::select_all(arrivals)).await;
+    let (at_backend, _) = arrived.expect("a connection");
+    Open { at_backend, client, served }.end().await;
+    index
 }
 
 #[tokio::test]

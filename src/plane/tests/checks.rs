@@ -135,3 +135,42 @@ async fn checks_end_with_their_plane() {
     drop(plane);
     soon(watch).await.expect("no panic");
 }
+
+#[tokio::test]
+async fn early_hints_and_headers_that_nobody_should_write_do_not_matter_byte_by_byte() {
+    let (listener, address) = listen().await;
+    tokio::spawn(async move {
+        let answer = b"HTTP/1.1 103 Early Hints\r\nLink : </a>\r\n\r\nHTTP/1.1 200\nServer : x\n\n";
+        while let Ok((mut connection, _)) = listener.accept().await {
+            connection.set_nodelay(true).expect("a TCP socket");
+            for byte in answer {
+                if connection.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                // Where the check reads, this lets it.
+                tokio::task::yield_now().await;
+            }
+            let _ = connection.shutdown().await;
+            let _ = connection.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let request = CheckRequest::Http { path: "/".to_owned(), host: "app".to_owned() };
+    let plane = checked(address, request, None);
+    let good = |status: &BackendStatus| status.check.as_deref() == Some("ok");
+    once(&plane, |status| good(status) && status.state == BackendState::Up).await;
+}
+
+#[tokio::test]
+async fn a_good_check_puts_a_backend_back_that_streams_were_refused_at() {
+    let (bound, address) = nobody();
+    let check = CheckConfig { fall: 100, ..check(CheckRequest::Tcp) };
+    let config = PortConfig { check: Some(check), ..port_80(vec![address]) };
+    let plane = Plane::new(vec![config]);
+    assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+    assert_eq!(plane.status()[0].state, BackendState::Down);
+    let _listener = bound.listen(8).expect("it is bound");
+    tokio::spawn(health::watch(Arc::downgrade(&plane)));
+    // No stream comes that would find it out.
+    let status = once(&plane, |status| status.state == BackendState::Up).await;
+    assert_eq!(status.failed_total, 1);
+}
