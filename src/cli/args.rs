@@ -131,7 +131,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "CONFIG.yaml", num_args = 0..=1)]
     pub onionbalance: Option<Option<PathBuf>>,
 
-    /// A server: IP:PORT, [IPV6]:PORT, unix:/PATH or ADDRESS.onion:PORT; may be given several times
+    /// A server: IP:PORT, [IPV6]:PORT, localhost:PORT, unix:/PATH, unix:@ABSTRACT or
+    /// ADDRESS.onion:PORT; may be given several times
     #[arg(long, value_name = "ADDR", value_parser = backend_address, conflicts_with = "hello")]
     pub backend: Vec<BackendAddress>,
 
@@ -476,7 +477,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "backend")]
     pub config: Option<PathBuf>,
 
-    /// A server for virtual port 80 of a new service: IP:PORT, [IPV6]:PORT or unix:/PATH
+    /// A server for virtual port 80 of a new service: IP:PORT, [IPV6]:PORT, localhost:PORT or
+    /// unix:/PATH
     #[arg(long, value_name = "ADDR", value_parser = backend_address)]
     pub backend: Vec<BackendAddress>,
 

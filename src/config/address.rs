@@ -1,72 +1,27 @@
-//! Backend addresses: what an operator may write, and why not.
+//! Addresses: what an operator may write, and why not.
 
-use std::net::SocketAddr;
+mod error;
+mod quoted;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+pub use self::error::AddressError;
 use crate::limits::UNIX_SOCKET_PATH_BYTES_MAX;
 use crate::plane::config::BackendAddress;
 use crate::tor::config::onion_address_problem;
 
-/// Why a text is no backend address. `Display` is the reason, then the fix.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// Nothing was written.
-    #[error("the address is empty; write one such as 127.0.0.1:8080 or unix:/run/app.sock")]
-    Empty,
-    /// A URL.
-    #[error("this is a URL and not an address; write one such as 127.0.0.1:8080")]
-    Url,
-    /// A port alone.
-    #[error("there is no IP address; write 127.0.0.1:{port}")]
-    PortAlone {
-        /// What was written.
-        port: String,
-    },
-    /// A path without `unix:`.
-    #[error("this is a path; write unix:{path}")]
-    PathAlone {
-        /// What was written.
-        path: String,
-    },
-    /// An IP address alone.
-    #[error("there is no port; write {with_port}")]
-    NoPort {
-        /// The address with a port.
-        with_port: String,
-    },
-    /// A name that would have to be looked up.
-    #[error(
-        "this is a host name, and names are not looked up, as the DNS query would show others \
-         what this service talks to; write an IP address such as 127.0.0.1:8080, or, where such \
-         queries stay on your own machines, allow_hostnames with the name beside backends"
-    )]
-    HostName,
-    /// An onion address with a mistake in it.
-    #[error("this is no version 3 onion address ({reason}); write <56 characters>.onion:PORT")]
-    Onion {
-        /// What is wrong.
-        reason: String,
-    },
-    /// A port that is none.
-    #[error("there is no port {port}; write one from 1 to 65535")]
-    Port {
-        /// What was written.
-        port: String,
-    },
-    /// A unix socket that the kernel cannot name.
-    #[error(
-        "the socket's path has {bytes} bytes and the system takes {bytes_max}; use a shorter path"
-    )]
-    UnixTooLong {
-        /// Its length.
-        bytes: usize,
-        /// What is allowed.
-        bytes_max: usize,
-    },
-}
+/// The name of this machine's own addresses (RFC 6761, section 6.3), which is never looked up.
+const LOCALHOST: &str = "localhost";
 
-/// Read `IP:port`, `[v6]:port`, `unix:/path` or `<56 characters>.onion:port`. A relative path is
-/// below `base`. `allowed` are host names, in lower case, that may be looked up.
+/// What an address without a port is shown with.
+const EXAMPLE_PORT: &str = "8080";
+
+/// Read `IP:port`, `[v6]:port`, `localhost:port`, `unix:/path`, `unix:"/path"` as in a torrc,
+/// `unix:@abstract` or `<56 characters>.onion:port`. A relative path is below `base`. `allowed` are
+/// host names, in lower case, that may be looked up.
 ///
 /// # Errors
 /// [`AddressError`]; other host names are refused.
@@ -88,39 +43,67 @@ pub fn parse_backend(
             name => Ok(BackendAddress::Handler(name.to_owned())),
         };
     }
-    if text.contains("://") {
-        return Err(AddressError::Url);
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return Err(url(scheme, rest));
     }
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 => Err(AddressError::Port { port: "0".to_owned() }),
+        Ok(address) if address.port() == 0 => {
+            let right = format!("{}:{EXAMPLE_PORT}", host_of(text));
+            Err(AddressError::Port { port: "0".to_owned(), right })
+        }
+        Ok(SocketAddr::V6(address)) if needs_zone(*address.ip()) && address.scope_id() == 0 => {
+            Err(AddressError::Zone { right: format!("[{}%2]:{}", address.ip(), address.port()) })
+        }
         Ok(address) => Ok(BackendAddress::Tcp(address)),
         Err(_) => named(text, allowed).unwrap_or_else(|| Err(explain(text))),
     }
 }
 
-/// An onion address or an allowed name, each with a port; `None` for whatever else this is.
+/// The onion address that a remote instance has, in lower case.
+///
+/// # Errors
+/// [`AddressError::MoreThanOnion`] for one in a URL or with a port; what is no onion address at all
+/// is not looked at.
+pub fn onion_alone(text: &str) -> Result<String, AddressError> {
+    let text = text.trim().to_ascii_lowercase();
+    let rest = text.split_once("://").map_or(text.as_str(), |(_, rest)| rest);
+    let host = rest.split(['/', ':']).next().unwrap_or(rest);
+    match is_onion(host) && host != text {
+        true => Err(AddressError::MoreThanOnion { onion: host.to_owned() }),
+        false => Ok(text),
+    }
+}
+
+/// An onion address, localhost or an allowed name, each with a port; `None` for whatever else this
+/// is.
 fn named(text: &str, allowed: &[String]) -> Option<Result<BackendAddress, AddressError>> {
     let (host, port_text) = text.rsplit_once(':').unwrap_or((text, ""));
     let host = host.to_ascii_lowercase();
-    let (is_onion, is_allowed) = (is_onion(&host), allowed.contains(&host));
-    if !is_onion && !is_allowed {
+    let is_onion = is_onion(&host);
+    if !is_onion && host != LOCALHOST && !allowed.contains(&host) {
         return None;
     }
-    let digits = port_text.bytes().all(|byte| byte.is_ascii_digit());
-    let port = port_text.parse::<u16>().ok().filter(|port| digits && *port > 0);
-    let Some(port) = port else {
+    if is_onion && let Some(reason) = onion_address_problem(&host) {
+        return Some(Err(AddressError::Onion { reason }));
+    }
+    let Some(port) = port_number(port_text) else {
+        let right = format!("{host}:80");
         return Some(Err(match port_text {
-            "" => AddressError::NoPort { with_port: format!("{host}:80") },
-            port => AddressError::Port { port: port.to_owned() },
+            "" => AddressError::NoPort { with_port: right },
+            port => AddressError::Port { port: port.to_owned(), right },
         }));
     };
-    Some(match is_onion {
-        true => match onion_address_problem(&host) {
-            None => Ok(BackendAddress::Onion { host, port }),
-            Some(reason) => Err(AddressError::Onion { reason }),
-        },
-        false => Ok(BackendAddress::Name { host, port }),
-    })
+    Some(Ok(match host.as_str() {
+        _ if is_onion => BackendAddress::Onion { host, port },
+        LOCALHOST => BackendAddress::Localhost { port },
+        _ => BackendAddress::Name { host, port },
+    }))
+}
+
+/// A port, which is never 0.
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port > 0)
 }
 
 /// Whether a name is one of Tor's.
@@ -128,12 +111,30 @@ pub(super) fn is_onion(host: &str) -> bool {
     host.to_ascii_lowercase().ends_with(".onion")
 }
 
-/// A unix socket's path.
-fn unix(path: &str, base: &Path) -> Result<BackendAddress, AddressError> {
+/// Whether an address means something only together with an interface (RFC 4291, section 2.5.6).
+fn needs_zone(address: Ipv6Addr) -> bool {
+    address.segments()[0] & 0xffc0 == 0xfe80
+}
+
+/// A unix socket's path, or its abstract name (unix(7)) after an `@`. In quotes it is a path,
+/// whatever it begins with.
+fn unix(text: &str, base: &Path) -> Result<BackendAddress, AddressError> {
+    if let Some(name) = text.strip_prefix('@') {
+        check_unix_path(Path::new(name))?;
+        return match name {
+            "" => Err(AddressError::Empty),
+            name => Ok(BackendAddress::UnixAbstract(name.to_owned())),
+        };
+    }
+    let path = match text.as_bytes().first() {
+        Some(b'"') => quoted::unquote(text).map_err(|wrong| AddressError::Quotes { wrong })?,
+        Some(b'\'') => return Err(AddressError::Quotes { wrong: "are single ones" }),
+        _ => text.as_bytes().to_vec(),
+    };
     if path.is_empty() {
         return Err(AddressError::Empty);
     }
-    let path = base.join(path);
+    let path = base.join(OsString::from_vec(path));
     check_unix_path(&path)?;
     Ok(BackendAddress::Unix(path))
 }
@@ -144,7 +145,28 @@ pub(super) fn check_unix_path(path: &Path) -> Result<(), AddressError> {
     if bytes > UNIX_SOCKET_PATH_BYTES_MAX {
         return Err(AddressError::UnixTooLong { bytes, bytes_max: UNIX_SOCKET_PATH_BYTES_MAX });
     }
-    Ok(())
+    match path.as_os_str().as_bytes().contains(&0) {
+        true => Err(AddressError::UnixNul),
+        false => Ok(()),
+    }
+}
+
+/// Why a URL is no address, with the address in it where there is one.
+fn url(scheme: &str, rest: &str) -> AddressError {
+    let tls = ["https", "wss"].iter().any(|one| scheme.eq_ignore_ascii_case(one));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let port = if tls { 443 } else { 80 };
+    let read = |text: &str| parse_backend(text, Path::new("/"), &[]).ok();
+    let address = read(host).or_else(|| read(&format!("{host}:{port}")));
+    let address = address.filter(|address| !matches!(address, BackendAddress::Unix(_)));
+    let example = || format!("127.0.0.1:{EXAMPLE_PORT}");
+    AddressError::Url { address: address.map_or_else(example, |address| address.to_string()), tls }
+}
+
+/// What stands before the last colon.
+fn host_of(text: &str) -> &str {
+    text.rsplit_once(':').map_or(text, |(host, _)| host)
 }
 
 /// Why a text that is no socket address is none.
@@ -156,20 +178,91 @@ fn explain(text: &str) -> AddressError {
     if digits(text) {
         return AddressError::PortAlone { port: text.to_owned() };
     }
-    if text.parse::<std::net::IpAddr>().is_ok() {
-        let with_port =
-            if text.contains(':') { format!("[{text}]:8080") } else { format!("{text}:8080") };
-        return AddressError::NoPort { with_port };
+    if let Some(rest) = text.strip_prefix('[') {
+        return match rest.split_once(']') {
+            Some((host, after)) => explain_brackets(host, after),
+            None if rest.parse::<SocketAddr>().is_ok() => {
+                AddressError::NoBrackets { right: rest.to_owned() }
+            }
+            None => explain(rest),
+        };
     }
-    let Some((host, port)) = text.rsplit_once(':') else { return AddressError::HostName };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() && digits(port) {
-        return AddressError::PortAlone { port: port.to_owned() };
+    if text.contains('%') && text.contains(':') {
+        return explain_brackets(text, "");
     }
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        return AddressError::Port { port: port.to_owned() };
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        // The end of what is an address as a whole looks like a port.
+        return match host.parse::<Ipv6Addr>().is_ok() && port_number(port).is_some() {
+            true => AddressError::Brackets { right: format!("[{host}]:{port}") },
+            false => AddressError::NoPort { with_port: format!("[{address}]:{EXAMPLE_PORT}") },
+        };
     }
-    AddressError::HostName
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(host)) if port_number(port).is_some() => {
+            AddressError::Brackets { right: format!("[{host}]:{port}") }
+        }
+        Ok(IpAddr::V6(host)) => port_problem(&format!("[{host}]"), port),
+        Ok(IpAddr::V4(host)) => port_problem(&host.to_string(), port),
+        Err(_) if host.is_empty() && digits(port) => {
+            AddressError::PortAlone { port: port.to_owned() }
+        }
+        Err(_) if host == "*" => {
+            let port = if port_number(port).is_some() { port } else { EXAMPLE_PORT };
+            AddressError::Every { right: format!("127.0.0.1:{port}") }
+        }
+        Err(_) if is_name(host) => AddressError::HostName,
+        Err(_) => AddressError::NoForm,
+    }
+}
+
+/// Why `[host]after` is none.
+fn explain_brackets(host: &str, after: &str) -> AddressError {
+    let port = after.strip_prefix(':').unwrap_or(after);
+    let port_or_example = if port_number(port).is_some() { port } else { EXAMPLE_PORT };
+    if let Some((address, zone)) = host.split_once('%')
+        && let Ok(address) = address.parse::<Ipv6Addr>()
+    {
+        // A port may follow where there are no brackets.
+        let (zone, port) = zone.split_once(':').unwrap_or((zone, port_or_example));
+        let number = interface_number(zone).unwrap_or_else(|| "2".to_owned());
+        return AddressError::Zone { right: format!("[{address}%{number}]:{port}") };
+    }
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(host)) => {
+            AddressError::NoBrackets { right: format!("{host}:{port_or_example}") }
+        }
+        Ok(IpAddr::V6(host)) if port_number(port).is_some() => {
+            AddressError::Brackets { right: format!("[{host}]:{port}") }
+        }
+        Ok(IpAddr::V6(host)) => port_problem(&format!("[{host}]"), port),
+        Err(_) => AddressError::NoForm,
+    }
+}
+
+/// What is wrong with the port of a good host.
+fn port_problem(host: &str, port: &str) -> AddressError {
+    let right = format!("{host}:{EXAMPLE_PORT}");
+    match port {
+        "" => AddressError::NoPort { with_port: right },
+        port => AddressError::Port { port: port.to_owned(), right },
+    }
+}
+
+/// Whether this can be a host name: letters, digits, hyphens and dots, and not digits alone at the
+/// end, as a mistyped IPv4 address has.
+fn is_name(host: &str) -> bool {
+    let good = |c: char| c.is_alphanumeric() || c == '-' || c == '.' || c == '_';
+    let last = host.rsplit('.').next().unwrap_or(host);
+    host.chars().all(good) && last.chars().any(char::is_alphabetic)
+}
+
+/// The number of an interface of this machine, as text.
+fn interface_number(name: &str) -> Option<String> {
+    let simple = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+    let file = Path::new("/sys/class/net").join(name).join("ifindex");
+    let text = simple.then(|| std::fs::read_to_string(file).ok()).flatten()?;
+    Some(text.trim().to_owned()).filter(|text| port_number(text).is_some())
 }
 
 /// [`parse_backend`] for the command line, where a relative path is below the working directory.
@@ -182,74 +275,4 @@ pub fn parse_backend_argument(text: &str) -> Result<BackendAddress, AddressError
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-
-    use super::{AddressError, parse_backend};
-    use crate::plane::config::BackendAddress;
-
-    fn parse(text: &str) -> Result<BackendAddress, AddressError> {
-        parse_backend(text, Path::new("/etc/rustbalance"), &["app.internal".to_owned()])
-    }
-
-    /// From C tor's own tests.
-    const ONION: &str = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenl5sid.onion";
-
-    #[test]
-    fn addresses_of_every_form_are_read() {
-        for text in ["127.0.0.1:80", "[::1]:8080", "10.1.2.3:65535"] {
-            let Ok(BackendAddress::Tcp(address)) = parse(text) else { panic!("{text}") };
-            assert_eq!(address.to_string(), text);
-        }
-        for (text, path) in [
-            ("unix:/run/app.sock", "/run/app.sock"),
-            ("unix:app.sock", "/etc/rustbalance/app.sock"),
-        ] {
-            let Ok(BackendAddress::Unix(found)) = parse(text) else { panic!("{text}") };
-            assert_eq!(found, PathBuf::from(path));
-        }
-        assert_eq!(parse("handler:shop"), Ok(BackendAddress::Handler("shop".to_owned())));
-        let name = BackendAddress::Name { host: "app.internal".to_owned(), port: 80 };
-        assert_eq!(parse("App.internal:80"), Ok(name));
-        let onion = BackendAddress::Onion { host: ONION.to_owned(), port: 81 };
-        assert_eq!(parse(&format!("{}:81", ONION.to_uppercase())), Ok(onion.clone()));
-        assert_eq!(onion.to_string(), format!("{ONION}:81"));
-        assert_eq!(onion.in_log(), "[redacted]:81");
-    }
-
-    #[test]
-    fn what_is_no_address_says_why_and_what_to_write() {
-        for (text, words) in [
-            ("", "empty"),
-            ("unix:", "empty"),
-            ("handler:", "empty"),
-            ("localhost:80", "host name"),
-            ("other.internal:80", "host name"),
-            ("example.com", "host name"),
-            ("app.internal", "write app.internal:80"),
-            ("app.internal:http", "no port http"),
-            ("app.internal:0", "no port 0"),
-            (ONION, "sid.onion:80"),
-            ("abc.onion:80", "no version 3 onion address"),
-            (&format!("{}:80", ONION.replace("25nj", "25nk")), "no version 3 onion address"),
-            (&format!("www.{ONION}:80"), "no version 3 onion address"),
-            (&format!("{ONION}:+80"), "no port +80"),
-            ("http://127.0.0.1:80", "URL"),
-            ("8080", "write 127.0.0.1:8080"),
-            (":8080", "write 127.0.0.1:8080"),
-            ("/run/app.sock", "write unix:/run/app.sock"),
-            ("127.0.0.1", "write 127.0.0.1:8080"),
-            ("::1", "write [::1]:8080"),
-            ("127.0.0.1:0", "no port 0"),
-            ("[::1]:0", "no port 0"),
-            ("127.0.0.1:70000", "no port 70000"),
-            ("127.0.0.1:http", "no port http"),
-        ] {
-            let error = parse(text).expect_err(text).to_string();
-            assert!(error.contains(words), "{text}: {error}");
-        }
-        let long = format!("unix:/{}", "x".repeat(107));
-        assert!(parse(&long).expect_err("too long").to_string().contains("108 bytes"));
-        assert!(parse(&long[..long.len() - 1]).is_ok());
-    }
-}
+mod tests;

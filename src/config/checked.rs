@@ -360,11 +360,11 @@ impl Config {
         }
         if let Err(error) = address::check_unix_path(&self.admin_socket()) {
             let fix = "give a shorter --state-dir";
-            problems.push(Problem::nowhere("--state-dir", error.to_string(), fix));
+            problems.push(Problem::nowhere("--state-dir", error.reason(), fix));
         }
         if let Err(error) = ctor::check_sockets(&self.ctor, &self.state_dir, &self.services) {
             let fix = "give a shorter --state-dir";
-            problems.push(Problem::nowhere("--state-dir", error.to_string(), fix));
+            problems.push(Problem::nowhere("--state-dir", error.reason(), fix));
         }
         match problems.is_empty() {
             true => Ok(self),

@@ -129,7 +129,7 @@ mode = "lite"
 #[test]
 fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let text = "sate_dir = \"x\"\n[[service]]\nnme = \"a\"\n[[service.port]]\nvirtual = 70000\n\
-                backends = [\"localhost:80\", \"127.0.0.1\"]\n[turbo]\ninstances = \"many\"\n";
+                backends = [\"app.example:80\", \"127.0.0.1\"]\n[turbo]\ninstances = \"many\"\n";
     let error = read(text).expect_err("six mistakes");
     let lines: Vec<_> = error.problems().iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [1, 3, 5, 6, 6, 8].map(Some), "{error}");
@@ -148,7 +148,7 @@ fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
         )
     );
     assert!(
-        printed[3].contains("service[0].port[0].backends[0]: \"localhost:80\": this is a host")
+        printed[3].contains("service[0].port[0].backends[0]: \"app.example:80\": this is a host")
     );
     assert!(
         printed[4].contains("backends[1]: \"127.0.0.1\": there is no port; write 127.0.0.1:8080")

@@ -15,6 +15,13 @@ pub enum BackendAddress {
     Tcp(SocketAddr),
     /// A unix stream socket.
     Unix(PathBuf),
+    /// A unix stream socket in the abstract namespace (unix(7)), by its name without the zero byte.
+    UnixAbstract(String),
+    /// A port of this machine's loopback addresses, of both families, without a look-up.
+    Localhost {
+        /// The port.
+        port: u16,
+    },
     /// A handler of the program that embeds the library, by its name ([`super::handler`]).
     Handler(String),
     /// A port of another onion service, reached through this process's own Tor stack.
@@ -48,6 +55,8 @@ impl std::fmt::Display for BackendAddress {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            BackendAddress::UnixAbstract(name) => write!(f, "unix:@{name}"),
+            BackendAddress::Localhost { port } => write!(f, "localhost:{port}"),
             BackendAddress::Handler(name) => write!(f, "handler:{name}"),
             BackendAddress::Onion { host, port } | BackendAddress::Name { host, port } => {
                 write!(f, "{host}:{port}")

@@ -2,6 +2,7 @@
 //! its name was last found to stand for.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +43,8 @@ pub(super) enum Way {
 /// The way to one backend.
 #[derive(Debug)]
 pub(super) enum Path {
-    /// A socket.
-    Socket(SockAddr),
-    /// A unix socket whose path no socket address holds.
-    Nowhere,
+    /// Sockets, of which one is enough; none where no socket address holds the path.
+    Sockets(Vec<SockAddr>),
     /// A handler; `None`: nobody has added it.
     Handler(Option<Handler>),
     /// Another onion service.
@@ -80,8 +79,17 @@ impl Path {
     /// The way to `address`. Streams to onion services share circuits with those of `apart` alone.
     pub(super) fn new(address: &BackendAddress, reach: &Reach, apart: Apart) -> Path {
         match address {
-            BackendAddress::Tcp(address) => Path::Socket(SockAddr::from(*address)),
-            BackendAddress::Unix(path) => SockAddr::unix(path).map_or(Path::Nowhere, Path::Socket),
+            BackendAddress::Tcp(address) => Path::Sockets(vec![SockAddr::from(*address)]),
+            BackendAddress::Localhost { port } => {
+                let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+                let socket = |ip| SockAddr::from(SocketAddr::new(ip, *port));
+                Path::Sockets(both.map(socket).to_vec())
+            }
+            BackendAddress::Unix(path) => Path::Sockets(SockAddr::unix(path).into_iter().collect()),
+            BackendAddress::UnixAbstract(name) => {
+                let address = SockAddr::unix(format!("\0{name}"));
+                Path::Sockets(address.into_iter().collect())
+            }
             BackendAddress::Handler(name) => Path::Handler(reach.handlers.get(name)),
             BackendAddress::Onion { host, port } => Path::Onion(OnionPath {
                 host: host.clone(),
@@ -109,20 +117,17 @@ impl Path {
         port: u16,
     ) -> io::Result<net::Stream> {
         match self {
-            Path::Socket(address) => connect_socket(address, way).await,
-            Path::Nowhere => Err(io::ErrorKind::InvalidInput.into()),
+            Path::Sockets(addresses) => {
+                let none = io::ErrorKind::InvalidInput.into();
+                connect_first(addresses.iter().cloned(), way, none).await
+            }
             Path::Handler(Some(handler)) => handler.connect(circuit, port).map(net::Stream::Pipe),
             Path::Handler(None) => Err(io::ErrorKind::NotFound.into()),
             Path::Onion(onion) => onion.open().await,
             Path::Name(name) => {
-                let mut refused = io::Error::new(io::ErrorKind::NotFound, "the name is unknown");
-                for address in name.found().iter() {
-                    match connect_socket(&SockAddr::from(*address), way).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => refused = error,
-                    }
-                }
-                Err(refused)
+                let unknown = io::Error::new(io::ErrorKind::NotFound, "the name is unknown");
+                let found = name.found();
+                connect_first(found.iter().copied().map(SockAddr::from), way, unknown).await
             }
         }
     }
@@ -134,6 +139,22 @@ impl Path {
             _ => self.connect(Way::Ring, CircuitId { instance: 0, serial: 0 }, 0).await.map(Some),
         }
     }
+}
+
+/// Connect to the first of these sockets that accepts; `none` where there is none.
+async fn connect_first(
+    addresses: impl Iterator<Item = SockAddr>,
+    way: Way,
+    none: io::Error,
+) -> io::Result<net::Stream> {
+    let mut refused = none;
+    for address in addresses {
+        match connect_socket(&address, way).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// Connect to a socket, however long it takes.

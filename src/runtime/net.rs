@@ -1,9 +1,11 @@
 //! Connections to backends, on whichever driver the calling core has: a ring on data cores, tokio
 //! on the control core and in tests.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -79,7 +81,7 @@ pub async fn connect_tcp(peer: SocketAddr) -> io::Result<Stream> {
     }
 }
 
-/// Connect to a unix socket.
+/// Connect to a unix socket; a path that begins with a zero byte is an abstract name.
 ///
 /// # Errors
 /// What `connect(2)` says: `EAGAIN` when the listener's queue is full.
@@ -95,10 +97,14 @@ pub async fn connect_unix(path: &Path) -> io::Result<Stream> {
 /// # Errors
 /// See [`connect_tcp`] and [`connect_unix`].
 pub async fn connect(peer: &SockAddr) -> io::Result<Stream> {
-    match (peer.as_socket(), peer.as_pathname()) {
-        (Some(peer), _) => connect_tcp(peer).await,
-        (None, Some(path)) => connect_unix(path).await,
-        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    match (peer.as_socket(), peer.as_pathname(), peer.as_abstract_namespace()) {
+        (Some(peer), ..) => connect_tcp(peer).await,
+        (None, Some(path), _) => connect_unix(path).await,
+        (None, None, Some(name)) => {
+            let path = [b"\0", name].concat();
+            connect_unix(Path::new(OsStr::from_bytes(&path))).await
+        }
+        (None, None, None) => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 

@@ -84,6 +84,8 @@ fn backends(
         BackendAddress::Handler(_) => Some((one, "inside of the program that embeds RustBalance")),
         // It would look the address up by DNS.
         BackendAddress::Onion { .. } => Some((one, "an onion service")),
+        // Its `abns@` pads the name, which makes it another; `abnsz@` is of version 3.1.
+        BackendAddress::UnixAbstract(_) => Some((one, "an abstract socket")),
         _ => None,
     });
     match out_of_reach {

@@ -74,9 +74,9 @@ impl Checker<'_> {
         match address::parse_backend(&typed.value, &self.base, allowed) {
             Ok(address) => Some(address),
             Err(error) => {
-                let sentence = error.to_string();
-                let (reason, fix) = sentence.split_once("; ").unwrap_or((&sentence, "correct it"));
-                self.problems.push(typed.problem(format!("\"{}\": {reason}", typed.value), fix));
+                let typed_text = typed.value.escape_debug();
+                let reason = format!("\"{typed_text}\": {}", error.reason());
+                self.problems.push(typed.problem(reason, error.fix()));
                 None
             }
         }
@@ -342,28 +342,30 @@ fn check_cores(typed: &At<Vec<At<i64>>>, checker: &mut Checker<'_>) -> Vec<usize
 
 /// `[admin]`
 fn check_admin(raw: &RawAdmin, state_dir: &Path, checker: &mut Checker<'_>) -> Admin {
-    let place = raw.socket.clone().unwrap_or_else(|| At {
-        value: ADMIN_SOCKET_DEFAULT.to_owned(),
-        line: 1,
-        key: "admin.socket".to_owned(),
-    });
-    for place in [Some(&place), raw.onionbalance_socket.as_ref()].into_iter().flatten() {
+    if let (None, Err(error)) =
+        (&raw.socket, address::check_unix_path(&state_dir.join(ADMIN_SOCKET_DEFAULT)))
+    {
+        let fix = "use a shorter state_dir, or write a path for the socket";
+        checker.problems.push(Problem::nowhere("admin.socket", error.reason(), fix));
+    }
+    for place in [raw.socket.as_ref(), raw.onionbalance_socket.as_ref()].into_iter().flatten() {
         if place.value.is_empty() {
             let fix = "write a path or remove the key";
             checker.problems.push(place.problem("the path is empty", fix));
         }
         if let Err(error) = address::check_unix_path(&state_dir.join(&place.value)) {
             let fix = "the socket is below state_dir unless its path begins with a slash";
-            checker.problems.push(place.problem(error.to_string(), fix));
+            checker.problems.push(place.problem(error.reason(), fix));
         }
     }
+    let socket = raw.socket.as_ref().map_or(ADMIN_SOCKET_DEFAULT, |typed| &typed.value);
     let onionbalance_socket = raw.onionbalance_socket.as_ref();
-    if let Some(other) = onionbalance_socket.filter(|other| other.value == place.value) {
+    if let Some(other) = onionbalance_socket.filter(|other| other.value == socket) {
         let fix = "give each socket a path of its own";
         checker.problems.push(other.problem("the admin socket has this path", fix));
     }
     Admin {
         onionbalance_socket: onionbalance_socket.map(|typed| PathBuf::from(&typed.value)),
-        socket: PathBuf::from(place.value),
+        socket: PathBuf::from(socket),
     }
 }

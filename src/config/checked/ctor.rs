@@ -32,7 +32,7 @@ pub(super) fn check_ctor(
     let ctor = Ctor { instances, binary, extra_torrc };
     if let (Some(typed), Err(error)) = (&raw.instances, check_sockets(&ctor, state_dir, services)) {
         let fix = "use a shorter state_dir or a shorter name for the service";
-        checker.problems.push(typed.problem(error.to_string(), fix));
+        checker.problems.push(typed.problem(error.reason(), fix));
     }
     ctor
 }

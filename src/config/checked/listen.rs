@@ -88,6 +88,21 @@ fn check_address(raw: &RawListen, checker: &mut Checker<'_>) -> Option<BackendAd
             checker.problems.push(typed.problem(reason, "write an IP address and port"));
             return None;
         }
+        BackendAddress::UnixAbstract(_) => {
+            let reason = format!(
+                "\"{}\": an abstract socket has no owner and no mode, and a process that takes \
+                 over could not have it",
+                typed.value
+            );
+            checker.problems.push(typed.problem(reason, "write unix: with the path of a file"));
+            return None;
+        }
+        BackendAddress::Localhost { port } => {
+            let reason = format!("\"{}\" is two addresses, and a listener has one", typed.value);
+            let fix = format!("write 127.0.0.1:{port} or [::1]:{port}, or a [[listen]] for each");
+            checker.problems.push(typed.problem(reason, fix));
+            return None;
+        }
         BackendAddress::Onion { .. } | BackendAddress::Name { .. } => {
             let reason = format!("\"{}\" is no address of this machine", typed.value);
             checker.problems.push(typed.problem(reason, "write an IP address and port"));

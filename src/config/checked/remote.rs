@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::check::Checker;
+use crate::config::address;
 use crate::config::raw::{RawRemote, RawService};
 use crate::limits::{
     REMOTE_INTERVAL_SECONDS_CALM_MIN, REMOTE_INTERVAL_SECONDS_MAX, REMOTE_WEIGHT_MAX, REMOTES_MAX,
@@ -65,7 +66,14 @@ fn check_remote(raw: &RawRemote, number: usize, checker: &mut Checker<'_>) -> Op
         checker.problems.push(raw.place.problem("the address is missing", fix));
         return None;
     };
-    let mut remote = match RemoteConfig::new(&typed.value, number) {
+    let address = match address::onion_alone(&typed.value) {
+        Ok(address) => address,
+        Err(error) => {
+            checker.problems.push(typed.problem(error.reason(), error.fix()));
+            return None;
+        }
+    };
+    let mut remote = match RemoteConfig::new(&address, number) {
         Ok(remote) => remote,
         Err(reason) => {
             let fix = "copy it from the file `hostname` of the instance's HiddenServiceDir";

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::beside;
-use crate::config::address::parse_backend_argument;
+use crate::config::address::{onion_alone, parse_backend_argument};
 use crate::config::checked::read_file;
 use crate::config::explain::{quoted, quoted_path};
 use crate::config::problem::{ConfigError, Problem};
@@ -282,13 +282,21 @@ impl Reader {
         for (number, backend) in list.iter().take(REMOTES_MAX).enumerate() {
             let key = format!("backends[{number}].onion_address");
             let address = backend.get("onion_address").and_then(Value::as_str).unwrap_or_default();
-            match RemoteConfig::new(&address.to_lowercase(), number) {
+            let address = match onion_alone(address) {
+                Ok(address) => address,
+                Err(error) => {
+                    self.problems.push(Problem::nowhere(&key, error.reason(), error.fix()));
+                    continue;
+                }
+            };
+            match RemoteConfig::new(&address, number) {
                 Ok(remote) if remotes.iter().all(|other| other.address != remote.address) => {
                     remotes.push(remote);
                 }
                 Ok(_) => {}
                 Err(reason) => {
-                    self.problems.push(Problem::nowhere(&key, reason, "correct it"));
+                    let fix = "write the instance's address, <56 characters>.onion";
+                    self.problems.push(Problem::nowhere(&key, reason, fix));
                 }
             }
         }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::beside;
 use super::yaml::{self, Entry, Node, Value};
+use crate::config::address::onion_alone;
 use crate::config::checked::{self, Config, read_file};
 use crate::config::explain::{quoted, quoted_path};
 use crate::config::problem::{ConfigError, Problem};
@@ -295,11 +296,16 @@ impl Reader<'_> {
                 }
                 continue;
             };
-            let address = match typed.strip_suffix(".onion") {
-                Some(_) => typed.to_lowercase(),
-                None => format!("{}.onion", typed.to_lowercase()),
-            };
             let address_key = path(&key, "address");
+            let address = match onion_alone(typed) {
+                Ok(address) if address.ends_with(".onion") => address,
+                Ok(address) => format!("{address}.onion"),
+                Err(error) => {
+                    let problem = Problem::at(line, &address_key, error.reason(), error.fix());
+                    self.problems.push(problem);
+                    continue;
+                }
+            };
             let mut remote = match RemoteConfig::new(&address, number) {
                 Ok(remote) => remote,
                 Err(reason) => {

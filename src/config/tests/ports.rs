@@ -163,7 +163,9 @@ fn a_listener_leads_to_a_port_of_a_service() {
     let at = "address = \"127.0.0.1:90\"";
     for (lines, line, key, says) in [
         ("virtual = 80", 5, "listen[0]", "has no address"),
-        ("address = \"localhost:90\"\nvirtual = 80", 6, "listen[0].address", "host name"),
+        ("address = \"localhost:90\"\nvirtual = 80", 6, "listen[0].address", "is two addresses"),
+        ("address = \"unix:@front\"\nvirtual = 80", 6, "listen[0].address", "abstract socket"),
+        ("address = \"*:90\"\nvirtual = 80", 6, "listen[0].address", "write 127.0.0.1:90"),
         ("address = \"handler:x\"\nvirtual = 80", 6, "listen[0].address", "to a handler"),
         (at, 5, "listen[0]", "which port of the service"),
         (&format!("{at}\nvirtual = 81"), 7, "listen[0].virtual", "has no port 81"),
@@ -213,7 +215,7 @@ fn host_names_are_refused_unless_they_are_allowed_by_name() {
     let named = MINIMAL.replace("127.0.0.1:80", "App.internal:8080");
     let sentence = problem(&named, 4, "service[0].port[0].backends[0]");
     assert!(sentence.contains("host name") && sentence.contains("allow_hostnames"), "{sentence}");
-    let other = format!("{named}allow_hostnames = [\"localhost\"]\n");
+    let other = format!("{named}allow_hostnames = [\"other.internal\"]\n");
     problem(&other, 4, "service[0].port[0].backends[0]");
 
     let allowed = format!("{named}allow_hostnames = [\"app.INTERNAL\"]\nresolve_interval_s = 5\n");

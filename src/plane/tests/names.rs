@@ -50,3 +50,42 @@ async fn a_name_that_nobody_knows_is_a_backend_that_refuses() {
     tokio::spawn(health::watch(Arc::downgrade(&plane)));
     assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
 }
+
+/// Carry a stream of `plane` to whoever accepts.
+async fn carried(plane: &Arc<Plane>, accept: impl Future<Output = ()>) -> StreamOutcome {
+    let (begun, client, _fate) = begin(80);
+    let served = serve(plane, begun, &Arc::new(InstanceCounters::default()));
+    soon(accept).await;
+    drop(client);
+    soon(served).await.expect("no panic")
+}
+
+#[tokio::test]
+async fn localhost_is_both_loopback_addresses_without_a_look_up() {
+    for ip in ["127.0.0.1", "[::1]"] {
+        let listener = tokio::net::TcpListener::bind(format!("{ip}:0")).await;
+        let listener = listener.expect("loopback is up");
+        let port = listener.local_addr().expect("it is bound").port();
+        let plane = Plane::new(vec![port_80(vec![BackendAddress::Localhost { port }])]);
+        // Nothing that looks names up runs here.
+        let accept = async { drop(listener.accept().await.expect("it comes here")) };
+        assert_eq!(carried(&plane, accept).await, StreamOutcome::Done, "{ip}");
+        assert_eq!(plane.status()[0].address, format!("localhost:{port}"));
+        assert_eq!(plane.status()[0].failed_total, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_abstract_socket_is_reached_by_its_name() {
+    use std::os::linux::net::SocketAddrExt as _;
+
+    let name = format!("rustbalance-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).expect("it is free");
+    listener.set_nonblocking(true).expect("a socket");
+    let listener = tokio::net::UnixListener::from_std(listener).expect("a runtime");
+    let plane = Plane::new(vec![port_80(vec![BackendAddress::UnixAbstract(name.clone())])]);
+    let accept = async { drop(listener.accept().await.expect("it comes here")) };
+    assert_eq!(carried(&plane, accept).await, StreamOutcome::Done);
+    assert_eq!(plane.status()[0].address, format!("unix:@{name}"));
+}
