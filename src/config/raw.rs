@@ -232,8 +232,11 @@ pub(super) fn read(text: &str) -> (RawConfig, Vec<Problem>) {
     let mut document = Document::new(text);
     let (parsed, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let line = error.span().map(|span| document.line(span.start));
-        let reason = format!("this is not TOML ({})", error.message().replace('\n', ", "));
+        let at = error.span().map(|span| span.start);
+        let line = at.map(|byte| document.line(byte));
+        let key = at.and_then(|byte| key_near(text, byte));
+        let key = key.map_or_else(String::new, |key| format!(", at {key}"));
+        let reason = format!("this is not TOML ({}{key})", error.message().replace('\n', ", "));
         let fix = "correct the line; see https://toml.io".to_owned();
         document.problems.push(Problem { line, key: String::new(), reason, fix });
     }
@@ -243,6 +246,22 @@ pub(super) fn read(text: &str) -> (RawConfig, Vec<Problem>) {
     }
     let raw = read_top(&TableReader::top(parsed.get_ref(), &mut document), text, &mut document);
     (raw, document.problems)
+}
+
+/// The key, or the heading, of the line in which a byte of a text stands that is no TOML; never a
+/// value.
+fn key_near(text: &str, byte: usize) -> Option<&str> {
+    let (before, after) = text.split_at_checked(byte)?;
+    let begin = before.rfind('\n').map_or(0, |end| end + 1);
+    let end = after.find('\n').map_or(text.len(), |end| byte + end);
+    let line = text.get(begin..end)?.trim();
+    let key = match line.split_once('=') {
+        Some((key, _)) => key.trim(),
+        None if line.starts_with('[') => line.split_once('#').map_or(line, |(key, _)| key).trim(),
+        None => return None,
+    };
+    let of_a_key = |c: char| c.is_ascii_alphanumeric() || "_-.[]\"' ".contains(c);
+    (!key.is_empty() && key.chars().all(of_a_key)).then_some(key)
 }
 
 /// The top of the file.

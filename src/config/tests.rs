@@ -1,6 +1,7 @@
 //! What is taken, what is refused and with which words, and that the documentation is true.
 
 mod ports;
+mod refused;
 
 use std::path::Path;
 use std::time::Duration;
