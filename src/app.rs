@@ -12,6 +12,7 @@
 //! a logger or an allocator.
 
 mod control_core;
+mod cores_io;
 pub mod daemons;
 mod data_core;
 #[cfg(feature = "fault-injection")]
@@ -22,6 +23,7 @@ pub mod launch;
 mod memory;
 mod onionbalance;
 pub mod options;
+pub mod preflight;
 mod reload;
 mod roster;
 mod running;

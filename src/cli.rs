@@ -12,6 +12,7 @@ pub mod ctor;
 pub mod descriptor;
 pub mod doctor;
 pub mod import;
+mod journal;
 pub mod key;
 mod log_writer;
 mod logging;
@@ -19,11 +20,11 @@ mod onionbalance;
 mod passed;
 mod process;
 pub mod run;
+mod signals;
 pub mod status;
 mod systemd;
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 pub use self::allocator::Allocator;
@@ -31,6 +32,7 @@ use self::args::Command;
 
 /// Read the command line and do what it says.
 pub fn main() -> ExitCode {
+    let held = signals::hold();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(code) => return ExitCode::from(code),
@@ -40,9 +42,17 @@ pub fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "rustbalance: cannot switch core dumps off: {error}");
         return ExitCode::FAILURE;
     }
+    let held = match cli.command {
+        Command::Run(_) => Some(held),
+        // The others end as any command does.
+        _ => {
+            drop(held);
+            None
+        }
+    };
     match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Check(args) => check::run(&args, validate_arti),
+        Command::Run(args) => run::run(&args, held),
+        Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Import(args) => import::run(&args),
@@ -52,12 +62,4 @@ pub fn main() -> ExitCode {
         Command::Circuit(args) => circuit::run(&args),
         Command::Ctor(args) => ctor::run(&args),
     }
-}
-
-/// Check the `[arti]` tables of a configuration.
-fn validate_arti(table: &toml::Table) -> Result<(), Vec<String>> {
-    // Where state lies makes no difference to what is right or wrong.
-    crate::tor::config::ArtiSettings::check(table, Path::new("/"))
-        .map(|_| ())
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }

@@ -5,6 +5,7 @@
 
 mod ctor;
 mod eviction;
+mod look_ups;
 mod reach;
 mod remote;
 mod ring;
@@ -13,6 +14,7 @@ mod verification;
 
 pub use self::ctor::*;
 pub use self::eviction::*;
+pub use self::look_ups::*;
 pub use self::reach::*;
 pub use self::remote::*;
 pub use self::ring::*;
@@ -61,6 +63,11 @@ pub const INTRO_POINTS_PER_INSTANCE_DEFAULT: u8 = 3;
 /// INTRODUCE2 in a burst where only the rate is configured (C tor:
 /// `HiddenServiceEnableIntroDoSBurstPerSec`).
 pub const INTRO_DOS_BURST_DEFAULT: u32 = 200;
+
+/// Bytes and files that a disk has to have left for a start: counters, keys, and a little.
+pub const STATE_BYTES_MIN: u64 = 1 << 20;
+/// See [`STATE_BYTES_MIN`].
+pub const STATE_FILES_MIN: u64 = 16;
 
 /// Largest rate and burst that the DoS extension takes (rend-spec-v3, EST_INTRO_DOS_EXT).
 pub const INTRO_DOS_MAX: u32 = i32::MAX as u32;
@@ -290,6 +297,12 @@ pub const RING_BUFFERS: u16 = 32;
 /// One of them. A socket's receive queue is often larger: it then fills several.
 pub const RING_BUFFER_BYTES: usize = 32 * 1024;
 
+/// How often a ring is tried for whose memory is not there, and ...
+pub const RING_TRIES_MAX: u32 = 5;
+
+/// ... how long each time is waited for it.
+pub const RING_TRY_MS: u64 = 50;
+
 /// Vectors for sending that a core keeps for sockets to come.
 pub const RING_SPARE_VECTORS_MAX: usize = 32;
 
@@ -328,6 +341,16 @@ pub const BLOCKING_THREADS_MAX: usize = 4;
 /// value costs system calls, a larger one lets a busy reactor starve sockets.
 pub const RUNNER_BATCH_TASKS: u32 = 61;
 
+/// How long a core may hang before the binary ends the process, to be started anew by whoever
+/// supervises it: longer than systemd's watchdog takes with `WatchdogSec=30`.
+pub const CORE_HUNG_SECONDS_MAX: u64 = 60;
+
+/// Looks within that time, in each of which the core has to hang: a process that was stopped for a
+/// while (SIGSTOP, a frozen cgroup) misses one.
+pub const CORE_HUNG_LOOKS: u32 = 6;
+
+const _: () = assert!(CORE_HUNG_LOOKS > 1 && CORE_HUNG_SECONDS_MAX > 2 * 30 / 4);
+
 /// Read-ahead of a link's socket. rustls asks for 4 KiB at a time; 32 KiB are two full TLS records.
 pub const LINK_READ_AHEAD_BYTES: usize = 32 * 1024;
 
@@ -354,6 +377,10 @@ pub const INTRODUCTIONS_PER_POINT_MAX: u32 = 32_768;
 
 /// Lines of the log that may wait for whoever reads it; more are lost.
 pub const LOG_LINES_WAITING_MAX: usize = 1024;
+
+/// Bytes of a field of the journal, of which more are cut off: a datagram has some of them, and a
+/// unix socket takes 200 kB at a time by default (`net.core.wmem_default`).
+pub const LOG_FIELD_BYTES_MAX: usize = 32 * 1024;
 
 /// How long an ending process waits for its last lines to be written.
 pub const LOG_FLUSH_MS_MAX: u64 = 1000;

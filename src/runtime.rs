@@ -22,6 +22,7 @@ pub mod driver;
 pub mod executor;
 pub mod kernel_socket;
 pub mod link_stream;
+mod look_up;
 pub mod mailbox;
 pub mod memory;
 pub mod net;
@@ -39,6 +40,7 @@ pub use self::core::{
 };
 pub use self::driver::{Driver, Io, IoChoice};
 pub use self::executor::spawn;
+pub use self::look_up::LookUpCounts;
 pub use self::mailbox::{Full, Mailbox};
 pub use self::rtcompat::CoreRuntime;
 pub use self::time::{Sleep, sleep, sleep_until, timeout};

@@ -5,6 +5,8 @@
 
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/running.rs"]
+mod running;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,17 +14,14 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use program::{NO_NETWORK, Place};
-use rustbalance_lab::wait_until;
+use running::Process;
 use serde_json::Value;
-
-/// Longest wait for anything; a start takes less than a second.
-const SECONDS_MAX: u64 = 30;
 
 /// A place with the configuration of a service with the built-in page.
 fn place(turbo: &str) -> Place {
@@ -39,27 +38,7 @@ fn place_with(turbo: &str, arti: &str) -> Place {
     place
 }
 
-/// `rustbalance run`, here; its output goes to the files `out` and `err`. Killed when dropped.
-struct Process<'a> {
-    /// Where it runs.
-    place: &'a Place,
-    /// The process.
-    child: Child,
-}
-
-impl Drop for Process<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl<'a> Process<'a> {
-    /// Start it, and wait until it answers on its socket.
-    fn start(place: &'a Place) -> Process<'a> {
-        Process::spawn(place, place.command(&["run", "--config", "rustbalance.toml"]))
-    }
-
     /// Start it with a log of everything, and its output elsewhere.
     fn with_output(place: &'a Place, out: impl Into<Stdio>, err: impl Into<Stdio>) -> Process<'a> {
         let mut command = place.command(&["run", "--config", "rustbalance.toml"]);
@@ -68,37 +47,6 @@ impl<'a> Process<'a> {
         // Nothing is in `err`, which is only there to be read.
         std::fs::write(place.path("err"), "").expect("the directory is writable");
         Process { place, child }
-    }
-
-    /// See [`Process::start`]; with this command.
-    fn spawn(place: &'a Place, mut command: Command) -> Process<'a> {
-        let file = |name: &str| File::create(place.path(name)).expect("the directory is writable");
-        let child = command.stdout(file("out")).stderr(file("err")).spawn();
-        let mut process = Process { place, child: child.expect("the binary was built") };
-        process.wait_for("it answers", |process| process.status());
-        process
-    }
-
-    /// Wait for a condition, while it runs.
-    fn wait_for<T>(&mut self, what: &str, condition: impl Fn(&Process<'_>) -> Option<T>) -> T {
-        let found = wait_until(what, SECONDS_MAX, || {
-            let ended = self.child.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "it ended: {ended:?}\n{}", self.read("err"));
-            condition(self)
-        });
-        found.unwrap_or_else(|error| panic!("{error}\n{}", self.read("err")))
-    }
-
-    /// What it wrote to `out` or `err`.
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.place.path(name)).expect("it was made at the start")
-    }
-
-    /// Its status document, once it answers.
-    fn status(&self) -> Option<Value> {
-        let socket = self.place.path("state/admin.sock");
-        let status = rustbalance::admin::client::status(&socket).ok()?;
-        Some(serde_json::to_value(status).expect("a status is JSON"))
     }
 
     /// What the kernel tells of it.
@@ -122,19 +70,6 @@ impl<'a> Process<'a> {
             threads.insert(field("Name:"), field("Cpus_allowed_list:"));
         }
         threads
-    }
-
-    /// Send a signal.
-    fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("pids are small");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
-    }
-
-    /// Wait for its end.
-    fn end(&mut self) -> ExitStatus {
-        let ended =
-            wait_until("it ends", SECONDS_MAX, || self.child.try_wait().expect("it is our child"));
-        ended.unwrap_or_else(|error| panic!("{error}\n{}", self.read("err")))
     }
 }
 

@@ -15,6 +15,8 @@ mod fences;
 mod functions;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/logs.rs"]
+mod logs;
 #[path = "tidy/mask.rs"]
 mod mask;
 #[path = "tidy/paths.rs"]
@@ -63,6 +65,11 @@ fn functions_are_of_a_size_to_read() {
 #[test]
 fn banned_words_have_a_replacement() {
     expect_none("words", words::check(&Tree::of_this_repository()));
+}
+
+#[test]
+fn log_lines_at_info_and_above_name_nobody() {
+    expect_none("logs", logs::check(&Tree::of_this_repository()));
 }
 
 #[test]

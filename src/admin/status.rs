@@ -20,7 +20,7 @@ pub struct ProcessStatus {
     pub pid: u32,
     /// Whether in-process instances run.
     pub turbo: bool,
-    /// What the data cores wait on: `uring` or `epoll`.
+    /// What the data cores wait on: `uring`, `epoll`, or `mixed`.
     pub io: String,
     /// How far our clock is off in milliseconds, positive when it is behind.
     pub clock_skew_ms: Option<i64>,
@@ -33,6 +33,9 @@ pub struct ProcessStatus {
     /// The process's memory.
     #[serde(default)]
     pub memory: MemoryStatus,
+    /// Look-ups of backends' names.
+    #[serde(default)]
+    pub look_ups: LookUpsStatus,
     /// Links to relays.
     pub links: Vec<LinkStatus>,
     /// C tor daemons that it runs.
@@ -77,6 +80,17 @@ pub struct MemoryStatus {
     /// Those that held the most.
     #[serde(default)]
     pub circuits_closed_bytes_total: u64,
+}
+
+/// Look-ups of backends' names by the system's resolver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookUpsStatus {
+    /// Those that got no answer in time, and still have a thread.
+    pub hanging: u64,
+    /// Those that got no answer in time so far.
+    pub silent_total: u64,
+    /// Those that were refused so far because others hang.
+    pub refused_total: u64,
 }
 
 /// One service.
@@ -267,6 +281,9 @@ pub struct InstanceStatus {
     /// Reactors of circuits that were started on this core so far, for every service.
     #[serde(default)]
     pub circuits_started_total: Option<u64>,
+    /// What its core waits on: `uring` or `epoll`.
+    #[serde(default)]
+    pub io: Option<String>,
 }
 
 /// One published descriptor.

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 
 use super::client::{self, AskError};
 use super::status::{
-    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus,
-    ServiceStatus, VerificationStatus, VerifiedStatus,
+    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, LookUpsStatus, MemoryStatus,
+    ProcessStatus, ServiceStatus, VerificationStatus, VerifiedStatus,
 };
 use super::{
     AdminError, BackendRequest, CircuitId, Place, StatusSource, Verdict, VerdictRequest, serve,
@@ -103,6 +103,7 @@ fn remote() -> InstanceStatus {
         rendezvous_braked_total: None,
         streams_refused_total: None,
         circuits_started_total: None,
+        io: None,
     }
 }
 
@@ -147,6 +148,7 @@ pub(super) fn sample() -> ProcessStatus {
         clock_skew_ms: None,
         network: Default::default(),
         tasks: 90,
+        look_ups: LookUpsStatus { hanging: 1, ..LookUpsStatus::default() },
         memory: MemoryStatus { max_bytes: Some(1 << 30), ..MemoryStatus::default() },
         links: vec![link],
         daemons: vec![DaemonStatus { name: "ctor-1".to_owned(), guards: vec![0, 2] }],

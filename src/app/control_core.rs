@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt as _;
 use tokio::sync::{Notify, watch};
 
+use super::cores_io::CoresIo;
 use super::daemons::DaemonOptions;
 use super::daemons::told::Told;
 use super::fronts::Fronts;
@@ -63,6 +64,10 @@ pub(super) struct Shared {
     pub(super) order: watch::Receiver<Order>,
     /// What drives the data cores.
     pub(super) io: Io,
+    /// Whether a core for which there is no ring runs on epoll.
+    pub(super) falls_back: bool,
+    /// What each of them runs on.
+    pub(super) cores_io: CoresIo,
     /// How long a data core looks around before it sleeps.
     pub(super) spin: Duration,
     /// Memory that the process may hold.
@@ -79,11 +84,12 @@ impl Shared {
         group: Arc<CoreGroup>,
         services: Vec<Arc<ServiceShared>>,
         common: Common,
-        (io, spin): (Io, Duration),
+        (io, falls_back, spin): (Io, bool, Duration),
         guards: GuardPlan,
         order: watch::Receiver<Order>,
         memory: MemoryBudget,
     ) -> Arc<Shared> {
+        let cores = common.cores;
         Arc::new(Shared {
             group,
             roster: Roster::new(services),
@@ -99,6 +105,8 @@ impl Shared {
             core_up: Notify::new(),
             order,
             io,
+            falls_back,
+            cores_io: CoresIo::new(cores),
             spin,
             memory,
             bootstrap: watch::channel(Some("starting".to_owned())).0,
@@ -227,6 +235,7 @@ impl ControlCore {
     /// Serve until told to stop, or until something ends it for good.
     async fn serve(&mut self) -> Result<(), String> {
         self.shared.group.enter(CoreId::CONTROL);
+        self.watch_backends();
         let mut order = self.shared.order.clone();
         tokio::select! {
             () = self.shared.cores_up() => {}
@@ -266,6 +275,19 @@ impl ControlCore {
         daemons.await;
         stack.store_state();
         ended
+    }
+
+    /// Check the backends of every service and look their names up, from when it comes on: that
+    /// needs no Tor, and is done before anybody can come.
+    fn watch_backends(&self) {
+        let shared = Arc::clone(&self.shared);
+        runtime::spawn(async move {
+            let watch = |service: Arc<ServiceShared>| {
+                runtime::spawn(health::watch(Arc::downgrade(&service.plane)));
+                futures::future::ready(())
+            };
+            shared.roster.for_each(watch).await;
+        });
     }
 
     /// Without the feature `admin` there is no socket.
@@ -353,7 +375,6 @@ impl ControlCore {
     /// Publish a service until it is told to leave; then see its clients off.
     async fn attend(&self, service: Arc<ServiceShared>, stack: Arc<TorStack>, pool: CircuitPool) {
         let Some(own) = service.take_own() else { return };
-        runtime::spawn(health::watch(Arc::downgrade(&service.plane)));
         let latecomers = async {
             service.told(Order::HandedOver).await;
             // Clients that hold an older descriptor still come to the points in it.

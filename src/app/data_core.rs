@@ -13,7 +13,7 @@ use super::running::Order;
 use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
 use crate::plane::handoff::Handoff;
-use crate::runtime::{CoreId, Driver, pinning};
+use crate::runtime::{CoreId, Driver, Io, pinning};
 use crate::tor::stack::CircuitPool;
 use crate::tor::{ArtiSettings, OnionClient, StackError, TorStack};
 
@@ -142,11 +142,27 @@ impl DataCore {
 
     /// Serve until told to stop.
     fn run(&self) -> Result<(), CoreError> {
-        Driver::for_data_core(self.shared.io)?.spinning(self.shared.spin).block_on(async {
+        self.driver()?.spinning(self.shared.spin).block_on(async {
             self.shared.group.enter(CoreId::data(self.number));
             self.shared.note_core_up();
             self.serve().await
         })
+    }
+
+    /// What drives this core: epoll where a ring cannot be made, unless rings were asked for. The
+    /// other cores keep theirs.
+    fn driver(&self) -> std::io::Result<Driver> {
+        let wanted = self.shared.io;
+        let (driver, io) = match Driver::for_data_core(wanted) {
+            Ok(driver) => (driver, wanted),
+            Err(error) if wanted == Io::Uring && self.shared.falls_back => {
+                self.shared.cores_io.say_once(self.number, &error);
+                (Driver::for_data_core(Io::Epoll)?, Io::Epoll)
+            }
+            Err(error) => return Err(error),
+        };
+        self.shared.cores_io.note(self.number, io);
+        Ok(driver)
     }
 
     /// Run an instance of every service; from a drain on, only what is open.

@@ -4,6 +4,7 @@
 //! `RUSTBALANCE_FAULT=core-died:NUMBER:SECONDS` has a data core panic, once, so long after it began
 //! to serve; with `core-dying` eight times in all; with `core-hung` it does nothing any more.
 //! `RUSTBALANCE_FAULT=slots:NUMBER` has each core build no more rendezvous at a time.
+//! `no-ring:THREAD` is `runtime::driver`'s: there is no memory for the ring of this thread.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

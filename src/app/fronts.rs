@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 
 use super::control_core::Shared;
-use crate::plane::config::ListenConfig;
+use crate::plane::config::{BackendAddress, ListenConfig};
 use crate::plane::front::{FindPlane, Front, FrontError, Occupied, Prepared};
 use crate::plane::handoff::Handoff;
 
@@ -103,8 +103,15 @@ impl Shared {
             if let Some(front) = kept.filter(|_| occupied == Occupied::Refuse) {
                 return Ok(Place::Kept(Arc::clone(front)));
             }
-            // Our own, with other settings, makes room.
-            let ours = before.iter().any(|front| front.config().address == config.address);
+            // Our own, with other settings, makes room; so does one at every address of this port.
+            let port = |address: &BackendAddress| match address {
+                BackendAddress::Tcp(address) => Some(address.port()),
+                _ => None,
+            };
+            let ours = before.iter().any(|front| {
+                let own = &front.config().address;
+                *own == config.address || port(own).is_some() && port(own) == port(&config.address)
+            });
             let occupied = if ours { Occupied::Replace } else { occupied };
             let number = next;
             next = next.wrapping_add(1);

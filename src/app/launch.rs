@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use super::daemons::DaemonOptions;
 use super::memory::MemoryBudget;
 use super::options::{Options, ServiceOptions};
+use super::preflight::{self, Lasts, Neighbour, Problem, Ready};
 use super::running::Running;
 use super::start::start_after;
 use super::state_dir::StateDir;
@@ -21,6 +22,7 @@ use crate::plane::config::{BackendAddress, PortConfig, PortTarget};
 use crate::plane::handler::Handlers;
 use crate::plane::passed::{PassedSocket, PassedSockets};
 use crate::runtime::link_stream::check_source;
+use crate::runtime::pinning::Plan;
 use crate::runtime::{IoChoice, driver, memory, pinning};
 use crate::tor::ArtiSettings;
 use crate::vault::{Guard, KeyError, MasterKey};
@@ -118,37 +120,29 @@ impl Launch {
     /// [`LaunchError`]; nothing runs then, and nothing was written unless it says so.
     pub fn start(self, mut tell: impl FnMut(Notice)) -> Result<Running, LaunchError> {
         let Launch { config, io, handlers, sockets, trim, take_over } = self;
-        let arti = check_arti(&config).map_err(LaunchError::Config)?;
-        check_handlers(&config, &handlers).map_err(LaunchError::Config)?;
-        StateDir::check(&config.state_dir).map_err(|error| wrong(&error))?;
+        let neighbour = if take_over { Neighbour::Predecessor } else { Neighbour::Nobody };
         // Keys that exist are read now: a start that is refused writes nothing.
-        let keys = existing_keys(&config).map_err(LaunchError::Config)?;
-        arti.check_state_dir(&config.state_dir)
-            .map_err(|error| LaunchError::Config(vec![error]))?;
+        let (arti, keys) = match preflight::look(&config, &handlers, &sockets, neighbour) {
+            (problems, Some(Ready { arti, keys })) if problems.is_empty() => (arti, keys),
+            (problems, _) => return Err(refused(problems)),
+        };
         let cpus = pinning::available_cores().len();
         let in_process = config.turbo.instance_count(cpus) > 0;
-        let cores = match config.turbo.instances {
-            // The plan knows which CPUs are data cores, and the cgroup's quota.
-            Instances::Auto if config.turbo.enabled => None,
-            // Listeners are on every data core all the same.
-            _ if !in_process => None,
-            _ => Some(usize::from(config.turbo.instance_count(cpus))),
-        };
-        let plan = pinning::plan(cores, config.turbo.cores.as_deref());
+        let plan = plan(&config);
         let unused = unused_sockets(&sockets, &config);
         for warning in config.machine_warnings(cpus).iter().chain(&plan.warnings).chain(&unused) {
             tell(Notice::Warning(warning.clone()));
         }
         let daemons = DaemonOptions::of(&config, &plan).map_err(LaunchError::Config)?;
-        let io = driver::choose(io).map_err(|error| {
-            LaunchError::Config(vec![format!("--io uring: {error}; write auto or epoll")])
+        let io_falls_back = io != IoChoice::Uring;
+        let io = driver::choose(io, plan.data.len()).map_err(|error| {
+            LaunchError::Config(vec![format!("--io uring: {error}; or write auto or epoll")])
         })?;
         let memory_max = config.memory_max.bytes(memory::available_bytes());
         let arti = match memory_max {
             Some(max) => arti.bounded(max / 100 * limits::MEMORY_QUEUES_PERCENT),
             None => arti,
         };
-        check_sources(&config).map_err(LaunchError::Failed)?;
         let predecessor = find_predecessor(&config, take_over, &mut tell)?;
         let (state_dir, arti) = match &predecessor {
             Some(_) => (StateDir::beside(&config.state_dir), arti.sharing_state()),
@@ -170,6 +164,7 @@ impl Launch {
             },
             source_addresses: config.turbo.source_addresses.clone(),
             io,
+            io_falls_back,
             spin: config.turbo.spin,
             plan,
             in_process,
@@ -185,8 +180,22 @@ impl Launch {
     }
 }
 
+/// Which CPU runs what.
+pub fn plan(config: &Config) -> Plan {
+    let cpus = pinning::available_cores().len();
+    let instances = config.turbo.instance_count(cpus);
+    let cores = match config.turbo.instances {
+        // The plan knows which CPUs are data cores, and the cgroup's quota.
+        Instances::Auto if config.turbo.enabled => None,
+        // Listeners are on every data core all the same.
+        _ if instances == 0 => None,
+        _ => Some(usize::from(instances)),
+    };
+    pinning::plan(cores, config.turbo.cores.as_deref())
+}
+
 /// The `[arti]` table; everything that is wrong with it, with its file.
-fn check_arti(config: &Config) -> Result<ArtiSettings, Vec<String>> {
+pub(super) fn check_arti(config: &Config) -> Result<ArtiSettings, Vec<String>> {
     ArtiSettings::check(&config.arti, &config.state_dir).map_err(|errors| {
         let file: String = config.file.iter().map(|file| format!("{}: ", file.display())).collect();
         errors.iter().map(|error| format!("{file}{error}")).collect()
@@ -216,6 +225,19 @@ pub(super) fn unused_sockets(sockets: &PassedSockets, config: &Config) -> Vec<St
         )
     };
     sockets.unused(&config.listens).map(sentence).collect()
+}
+
+/// Why a start is refused: what lasts, else the first that does not.
+fn refused(problems: Vec<Problem>) -> LaunchError {
+    let (lasting, now): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|one| one.lasts != Lasts::ForNow);
+    match lasting.is_empty() {
+        false => LaunchError::Config(lasting.into_iter().map(|one| one.text).collect()),
+        true => {
+            let texts: Vec<String> = now.into_iter().map(|one| one.text).collect();
+            LaunchError::Failed(texts.join("\n"))
+        }
+    }
 }
 
 /// The process to take over from, if that was asked for and one runs; otherwise the admin socket's

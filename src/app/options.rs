@@ -41,6 +41,8 @@ pub struct Options {
     pub sockets: PassedSockets,
     /// What drives the data cores' sockets; see [`crate::runtime::driver::choose`].
     pub io: Io,
+    /// Whether a data core for which no ring can be made runs on epoll.
+    pub io_falls_back: bool,
     /// How long a data core that has nothing to do looks around before it sleeps.
     pub spin: Duration,
     /// Which core runs what.

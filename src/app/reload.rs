@@ -275,7 +275,7 @@ mod tests {
             ServiceShared::new(options, &common, directory, Vec::new()).expect("no counters yet")
         });
         let (order, reader) = watch::channel(Order::Serve);
-        let io = (Io::Epoll, Duration::ZERO);
+        let io = (Io::Epoll, true, Duration::ZERO);
         let (group, guards) = (CoreGroup::new(), GuardPlan::new(1, 0));
         let memory = MemoryBudget::default();
         (Shared::new(group, services.to_vec(), common, io, guards, reader, memory), order)

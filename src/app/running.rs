@@ -12,6 +12,7 @@ use super::control_core::Shared;
 use crate::admin::status::ProcessStatus;
 use crate::base::stream::CircuitId;
 use crate::config::Config;
+use crate::limits;
 use crate::plane::config::{PortConfig, Verdict};
 use crate::runtime;
 
@@ -136,6 +137,28 @@ impl Running {
             }
         }
         stuck
+    }
+
+    /// Wait until a core hangs for good: it has run no task within `bound`, though it was given
+    /// one [`limits::CORE_HUNG_LOOKS`] times. The names of all that do. Nothing can be done about
+    /// such a thread but to end the process, which is for the program to decide: the binary does.
+    pub async fn hung_cores(&self, bound: Duration) -> Vec<String> {
+        let look = bound / limits::CORE_HUNG_LOOKS;
+        let (mut hung, mut looks) = (Vec::new(), 0);
+        loop {
+            let stuck = self.stuck_cores(look).await;
+            match looks {
+                0 => hung = stuck,
+                _ => hung.retain(|one| stuck.contains(one)),
+            }
+            looks = if hung.is_empty() { 0 } else { looks + 1 };
+            if looks >= limits::CORE_HUNG_LOOKS {
+                return hung;
+            }
+            if looks == 0 {
+                runtime::sleep(look).await;
+            }
+        }
     }
 
     /// Take no new client, serve open streams until the deadline, then end.

@@ -90,7 +90,7 @@ pub(super) fn start_after(
     let guards = GuardPlan::new(stacks, sources);
     group.set_stacks(stacks);
     group.set_sources(options.source_addresses);
-    let driver = (options.io, options.spin);
+    let driver = (options.io, options.io_falls_back, options.spin);
     let order_of_all = order_reader.clone();
     let shared = Shared::new(group, services, common, driver, guards, order_of_all, options.memory);
     if predecessor.is_none() {

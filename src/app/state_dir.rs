@@ -16,6 +16,11 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
+
+use crate::limits;
+
 /// How often a lock is tried for, while the process that held it lets go.
 const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// How long.
@@ -68,6 +73,19 @@ pub enum StateDirError {
         /// Who we are.
         us: u32,
     },
+    /// There is no room for state.
+    #[error(
+        "state_dir {path}: the disk is full ({free} bytes and {files} files are left); make room, \
+         or name another state_dir"
+    )]
+    Full {
+        /// The path.
+        path: PathBuf,
+        /// Bytes that are left.
+        free: u64,
+        /// Files that can still be made.
+        files: u64,
+    },
     /// Another process uses it.
     #[error(
         "state_dir {path} is in use by another RustBalance; stop it, or name another state_dir"
@@ -112,7 +130,7 @@ pub struct StateDir {
 
 impl StateDir {
     /// What is wrong with `path` as a state directory; nothing is made or locked. A directory that
-    /// does not exist yet is fine.
+    /// does not exist yet is fine where it can be made.
     ///
     /// # Errors
     /// [`StateDirError`].
@@ -123,7 +141,9 @@ impl StateDir {
         };
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return check_can_be_made(path);
+            }
             Err(error) => return Err(io("read", path)(error)),
         };
         if !metadata.is_dir() {
@@ -141,12 +161,14 @@ impl StateDir {
         let format = path.join("format");
         let mut found = String::new();
         match File::open(&format).and_then(|mut file| file.read_to_string(&mut found)) {
-            Ok(_) if found.trim().parse() == Ok(FORMAT) => Ok(()),
+            Ok(_) if found.trim().parse() == Ok(FORMAT) => check_writable(path, path),
             Ok(_) => {
                 let found = found.trim().to_owned();
                 Err(StateDirError::Newer { path: path.to_owned(), found })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                check_writable(path, path)
+            }
             Err(error) => Err(io("read", &format)(error)),
         }
     }
@@ -238,6 +260,33 @@ impl StateDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether a directory that is not there can be made.
+fn check_can_be_made(path: &Path) -> Result<(), StateDirError> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let above = absolute.ancestors().skip(1).find(|above| above.exists());
+    check_writable(path, above.unwrap_or(Path::new("/")))
+}
+
+/// Whether state can be written for `path`, in `existing`, which is there: that is `path` itself,
+/// or what it will be made in.
+fn check_writable(path: &Path, existing: &Path) -> Result<(), StateDirError> {
+    let action = if path == existing { "write to" } else { "make" };
+    let failed = |error: nix::Error| StateDirError::Io {
+        action,
+        path: path.to_owned(),
+        source: error.into(),
+    };
+    access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(failed)?;
+    let disk = statvfs(existing).map_err(failed)?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    // Some file systems have no bound, and count none.
+    let files = if disk.files() == 0 { u64::MAX } else { disk.files_available() };
+    if free < limits::STATE_BYTES_MIN || files < limits::STATE_FILES_MIN {
+        return Err(StateDirError::Full { path: path.to_owned(), free, files });
+    }
+    Ok(())
 }
 
 /// Open the file that carries the lock of `directory`, and make it if need be.

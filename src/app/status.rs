@@ -10,8 +10,8 @@ use super::running::Order;
 #[cfg(feature = "admin")]
 use crate::admin::BackendRequest;
 use crate::admin::status::{
-    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, MemoryStatus, ProcessStatus,
-    ServiceStatus, VerificationStatus,
+    DaemonStatus, DescriptorStatus, InstanceState, InstanceStatus, LookUpsStatus, MemoryStatus,
+    ProcessStatus, ServiceStatus, VerificationStatus,
 };
 #[cfg(feature = "admin")]
 use crate::admin::status::{PublishedDescriptor, PublishedStatus, VerifiedStatus};
@@ -28,7 +28,7 @@ use crate::plane::config::Verdict;
 use crate::plane::front::Front;
 use crate::plane::status::ListenStatus;
 use crate::runtime::core::{LinkRecord, SpawnKind};
-use crate::runtime::{CoreId, memory};
+use crate::runtime::{CoreId, LookUpCounts, memory, net};
 use crate::tor::network::unreachable;
 use crate::tor::status::{LinkStatus, NetworkStatus};
 
@@ -43,7 +43,7 @@ impl Shared {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             turbo: self.common.instances > 0,
-            io: self.io.to_string(),
+            io: self.cores_io.summary(self.io),
             clock_skew_ms: skew,
             network: self.network(),
             tasks: self.group.cores().iter().map(|core| core.tasks() as u64).sum(),
@@ -57,6 +57,7 @@ impl Shared {
                 circuits_closed_idle_total: closed(Idle),
                 circuits_closed_bytes_total: closed(Bytes),
             },
+            look_ups: look_ups(),
             links: self.links(),
             daemons: self.daemon_links(),
             services: served.iter().map(|service| self.service(service)).collect(),
@@ -295,8 +296,15 @@ impl Shared {
             introductions_panicked_total: Some(counters.introductions_panicked_total()),
             streams_refused_total: Some(counters.streams_refused_total()),
             circuits_started_total: Some(started.map_or(0, |count| count.total)),
+            io: self.cores_io.of(id).map(|io| io.to_string()),
         }
     }
+}
+
+/// Look-ups of backends' names.
+fn look_ups() -> LookUpsStatus {
+    let LookUpCounts { hanging, silent_total, refused_total } = net::look_ups();
+    LookUpsStatus { hanging, silent_total, refused_total }
 }
 
 /// One instance that is not in this process. What it counts is not known here, but for
@@ -341,6 +349,7 @@ fn guest(id: usize, guest: &Guest, draining: bool, listen: Option<ListenStatus>)
         introductions_panicked_total: None,
         streams_refused_total: counted(|listen| listen.streams_refused_total),
         circuits_started_total: None,
+        io: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::base::stream::{Apart, OnionStream, OpenOnion};
 use crate::runtime::{CoreId, current_core};
@@ -13,23 +14,30 @@ use crate::tor::OnionClient;
 /// The client of each core that has one. Written when a core comes and goes, read when a stream to
 /// an onion service begins.
 #[derive(Debug, Default)]
-pub(super) struct Visits(RwLock<HashMap<CoreId, Arc<OnionClient>>>);
+pub(super) struct Visits {
+    /// See above.
+    clients: RwLock<HashMap<CoreId, Arc<OnionClient>>>,
+    /// Rings when a core gets one.
+    entered: Notify,
+}
 
 impl Visits {
     /// The client of this core from now on.
     pub(super) fn enter(&self, core: CoreId, client: OnionClient) {
-        let mut clients = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
         clients.insert(core, Arc::new(client));
+        drop(clients);
+        self.entered.notify_waiters();
     }
 
     /// This core has none any more.
     pub(super) fn leave(&self, core: CoreId) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&core);
+        self.clients.write().unwrap_or_else(PoisonError::into_inner).remove(&core);
     }
 
     /// The calling core's.
     fn here(&self) -> Option<Arc<OnionClient>> {
-        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
         current_core().and_then(|core| clients.get(&core).cloned())
     }
 }
@@ -40,6 +48,17 @@ impl OpenOnion for Visits {
         match self.here() {
             Some(client) => client.open(host, port, apart).await,
             None => Err(io::Error::new(io::ErrorKind::NotConnected, "there is no Tor here yet")),
+        }
+    }
+
+    async fn ready(&self) {
+        loop {
+            let mut entered = std::pin::pin!(self.entered.notified());
+            entered.as_mut().enable();
+            if self.here().is_some() {
+                return;
+            }
+            entered.await;
         }
     }
 }

@@ -187,6 +187,10 @@ pub trait OpenOnion: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When there is no Tor yet, or the service cannot be reached or refuses.
     async fn open_onion(&self, host: &str, port: u16, apart: Apart) -> io::Result<OnionStream>;
+
+    /// Wait until there is Tor on the calling core: before, whoever asks learns nothing of a
+    /// service.
+    async fn ready(&self) {}
 }
 
 #[cfg(test)]

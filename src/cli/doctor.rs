@@ -12,8 +12,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::args::{DoctorArgs, EXIT_FAILED, configuration};
-use crate::admin::{self, AdminError};
-use crate::app::state_dir::StateDir;
+use crate::app::preflight::{self, Lasts, Problem};
 use crate::config::{Config, ConfigError};
 use crate::plane::config::{BackendAddress, ListenConfig};
 
@@ -63,28 +62,39 @@ fn configured(loaded: Option<Result<Config, ConfigError>>) -> Vec<Finding> {
         Some(Err(error)) => return vec![finding(Grade::Fail, "configuration", error.to_string())],
         None => Config::from_backends(&[], true),
     };
-    let mut findings = vec![state_dir(&config.state_dir)];
-    let socket = config.admin_socket();
-    let in_state_dir = socket.parent() == Some(&*config.state_dir);
-    findings.push(match admin::check(&socket, in_state_dir) {
-        Ok(()) => finding(Grade::Ok, "admin socket", format!("{} can be made", socket.display())),
-        // The service itself, most likely.
-        Err(error @ AdminError::InUse { .. }) => {
-            finding(Grade::Warn, "admin socket", error.to_string())
-        }
-        Err(error) => finding(Grade::Fail, "admin socket", error.to_string()),
-    });
+    let problems = preflight::problems(&config);
+    let mut findings: Vec<Finding> = problems.iter().map(problem).collect();
+    let fine = |what: &str| problems.iter().all(|one| one.what != what);
+    if fine("state_dir") {
+        let can = if config.state_dir.exists() { "can be used" } else { "can be made" };
+        let text = format!("{} {can}", config.state_dir.display());
+        findings.push(finding(Grade::Ok, "state_dir", text));
+    }
+    if fine("admin socket") {
+        let text = format!("{} can be made", config.admin_socket().display());
+        findings.push(finding(Grade::Ok, "admin socket", text));
+    }
+    if fine("listener") {
+        findings.extend(
+            config.listens.iter().map(|one| {
+                finding(Grade::Ok, "listener", format!("nobody else has {}", one.address))
+            }),
+        );
+    }
+    let log = super::logging::check(&config.log).err();
+    findings.extend(log.map(|text| finding(Grade::Fail, "log", text)));
+    findings.push(machine::rings(crate::app::launch::plan(&config).data.len()));
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     findings.push(guards(&config, cpus));
     let over_tcp = |one: &ListenConfig| matches!(one.address, BackendAddress::Tcp(_));
     findings.extend(config.listens.iter().any(over_tcp).then(machine::listeners));
-    let sources = crate::app::launch::check_sources(&config).err();
-    findings.extend(sources.map(|problem| finding(Grade::Fail, "guards", problem)));
-    let keys = crate::app::launch::existing_keys(&config).err().unwrap_or_default().into_iter();
-    findings.extend(keys.map(|problem| finding(Grade::Fail, "key", problem)));
-    let arti = super::validate_arti(&config.arti).err().unwrap_or_default().into_iter();
-    findings.extend(arti.map(|text| finding(Grade::Fail, "arti", text)));
     findings
+}
+
+/// What would keep `run` from its start. A service that runs keeps another one from it.
+fn problem(found: &Problem) -> Finding {
+    let grade = if found.lasts == Lasts::Running { Grade::Warn } else { Grade::Fail };
+    finding(grade, found.what, found.text.clone())
 }
 
 /// How many guards the choice of stacks exposes the machine to.
@@ -103,17 +113,6 @@ fn guards(config: &Config, cpus: usize) -> Finding {
             );
             finding(Grade::Warn, "guards", text)
         }
-    }
-}
-
-/// The state directory.
-fn state_dir(path: &Path) -> Finding {
-    match StateDir::check(path) {
-        Ok(()) if path.exists() => {
-            finding(Grade::Ok, "state_dir", format!("{} can be used", path.display()))
-        }
-        Ok(()) => finding(Grade::Ok, "state_dir", format!("{} will be made", path.display())),
-        Err(error) => finding(Grade::Fail, "state_dir", error.to_string()),
     }
 }
 
@@ -143,7 +142,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::process::ExitCode;
 
-    use super::{Grade, configured, exit_code, finding, guards, render, state_dir};
+    use super::{Grade, configured, exit_code, finding, guards, render};
     use crate::config::{Config, Instances, Stacks};
 
     #[test]
@@ -184,9 +183,19 @@ mod tests {
 
     #[test]
     fn a_state_directory_that_others_can_read_fails() {
+        let state_dir = |path: &std::path::Path| {
+            let file = path.with_extension("toml");
+            let text = format!(
+                "state_dir = {path:?}\n[[service]]\n[[service.port]]\nvirtual = 80\nhello = true\n"
+            );
+            std::fs::write(&file, text).expect("it is ours");
+            let findings = configured(Some(&file));
+            let found = findings.iter().find(|one| one.what == "state_dir");
+            found.unwrap_or_else(|| panic!("{findings:?}")).grade
+        };
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("state");
-        assert_eq!(state_dir(&path).grade, Grade::Ok);
+        assert_eq!(state_dir(&path), Grade::Ok);
         assert!(!path.exists(), "nothing is made");
         std::fs::create_dir(&path).expect("a new directory");
         let chmod = |mode| {
@@ -194,9 +203,9 @@ mod tests {
             std::fs::set_permissions(&path, permissions).expect("it is ours");
         };
         chmod(0o755);
-        assert_eq!(state_dir(&path).grade, Grade::Fail);
+        assert_eq!(state_dir(&path), Grade::Fail);
         chmod(0o700);
-        assert_eq!(state_dir(&path).grade, Grade::Ok);
+        assert_eq!(state_dir(&path), Grade::Ok);
     }
 
     #[test]

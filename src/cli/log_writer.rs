@@ -1,6 +1,6 @@
-//! The way of the log's lines to standard error: by a thread of its own, since whoever reads may
-//! have stopped (a full pipe, a terminal with Ctrl-S), and no core shall wait for that. What finds
-//! no room meanwhile is lost, and counted.
+//! The way of the log's lines to standard error or the journal: by a thread of its own, since
+//! whoever reads may have stopped (a full pipe, a terminal with Ctrl-S, a journald that hangs), and
+//! no core shall wait for that. What finds no room meanwhile is lost, and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::journal::{self, Journal};
 use crate::limits;
 
 /// What the thread is told.
@@ -26,33 +27,52 @@ pub(super) struct LogWriter {
     lost: Arc<AtomicU64>,
 }
 
+/// How it is said that lines were lost, in the form of the others.
+type SayLost = fn(&str) -> Vec<u8>;
+
+/// As a line.
+fn lost_line(text: &str) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
+}
+
 /// The process's.
 static WRITER: OnceLock<LogWriter> = OnceLock::new();
 
 impl LogWriter {
     /// Start the thread, which writes to `out`.
-    fn start(out: impl Write + Send + 'static) -> io::Result<LogWriter> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        say_lost: SayLost,
+    ) -> io::Result<LogWriter> {
         let (to_thread, told) = sync_channel(limits::LOG_LINES_WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let (name, count) = ("log".to_owned(), Arc::clone(&lost));
-        std::thread::Builder::new().name(name).spawn(move || write_all(&told, &count, out))?;
+        let thread = std::thread::Builder::new().name(name);
+        thread.spawn(move || write_all(&told, (&count, say_lost), out))?;
         Ok(LogWriter { to_thread, lost })
     }
 
-    /// The process's own, to standard error; started at the first call.
+    /// The process's own, to the journal where one is given, else to standard error; started at
+    /// the first call.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn of_process() -> io::Result<&'static LogWriter> {
+    pub(super) fn of_process(journal: Option<Journal>) -> io::Result<&'static LogWriter> {
         if let Some(writer) = WRITER.get() {
             return Ok(writer);
         }
-        let writer = LogWriter::start(io::stderr())?;
+        let writer = match journal {
+            Some(journal) => LogWriter::start(journal, journal::lost)?,
+            None => LogWriter::start(io::stderr(), lost_line)?,
+        };
         Ok(WRITER.get_or_init(|| writer))
     }
 
     /// Wait until all lines are written, but no longer than so.
-    fn flush_within(&self, patience: Duration) {
+    pub(super) fn flush_within(&self, patience: Duration) {
         let (done, is_done) = sync_channel(1);
         if self.to_thread.try_send(Told::Flush(done)).is_ok() {
             // Nobody reads: the process ends without.
@@ -74,6 +94,14 @@ impl Write for &LogWriter {
     }
 }
 
+/// Have words for people written among the log's lines.
+pub(super) fn line(text: &dyn std::fmt::Display) {
+    if let Some(mut writer) = WRITER.get() {
+        // It never fails.
+        let _ = writer.write_all(format!("rustbalance: {text}\n").as_bytes());
+    }
+}
+
 /// Wait until what the process has logged is written, for at most
 /// [`limits::LOG_FLUSH_MS_MAX`].
 pub(super) fn flush() {
@@ -83,17 +111,16 @@ pub(super) fn flush() {
 }
 
 /// The thread. What cannot be written is nobody's loss: standard error has gone.
-fn write_all(told: &Receiver<Told>, lost: &AtomicU64, mut out: impl Write) {
+fn write_all(told: &Receiver<Told>, (lost, say_lost): (&AtomicU64, SayLost), mut out: impl Write) {
     for one in told {
         match one {
             Told::Lines(lines) => {
                 let _ = out.write_all(&lines);
                 let count = lost.swap(0, Ordering::Relaxed);
                 if count > 0 {
-                    let _ = writeln!(
-                        out,
-                        "rustbalance: {count} lines of the log are lost: nobody read them"
-                    );
+                    let text =
+                        format!("rustbalance: {count} lines of the log are lost: nobody read them");
+                    let _ = out.write_all(&say_lost(&text));
                 }
             }
             Told::Flush(done) => {
@@ -109,13 +136,13 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::time::{Duration, Instant};
 
-    use super::LogWriter;
+    use super::{LogWriter, lost_line};
     use crate::limits;
 
     #[test]
     fn nobody_waits_for_a_reader_that_has_stopped_and_what_is_lost_is_counted() {
         let (reader, writer) = std::io::pipe().expect("descriptors are left");
-        let log = LogWriter::start(writer).expect("threads are left");
+        let log = LogWriter::start(writer, lost_line).expect("threads are left");
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // More than a pipe and the queue have room for.
         let count = limits::LOG_LINES_WAITING_MAX + 200;

@@ -2,21 +2,22 @@
 //!
 //! Everything that can be refused is refused before anything is written: configuration, key files,
 //! state directory, arti's tables. Standard output carries two facts, a line each: `onion ADDRESS`
-//! and `ready`. Everything else goes to standard error.
+//! and `ready`; where it is the journal, the address is redacted as in the log. Everything else
+//! goes to standard error.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::allocator;
-use super::args::{EXIT_CONFIG, RunArgs};
+use super::args::{EXIT_CONFIG, EXIT_FAILED, RunArgs};
 use super::log_writer;
-use super::logging::{self, tell, warn};
+use super::logging::{self, STDOUT, is_journal, tell, warn};
 use super::passed;
-use super::systemd::{Notifier, feed_watchdog};
+use super::signals::{Asked, Held, Signals};
+use super::systemd::{Notifier, feed_watchdog, hung_bound};
 use crate::app::{Changes, Launch, LaunchError, Notice, PassedSockets, Progress, Running};
+use crate::base::redact::REDACTED;
 use crate::config::Config;
 
 /// Why a run did not come to its orderly end.
@@ -27,9 +28,9 @@ enum Failure {
     Failed(String),
 }
 
-/// Do it.
-pub fn run(args: &RunArgs) -> ExitCode {
-    let end = serve(args);
+/// Do it. Signals are `held` until they can be served.
+pub fn run(args: &RunArgs, held: Option<Held>) -> ExitCode {
+    let end = serve(args, held);
     log_writer::flush();
     match end {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,9 +48,18 @@ pub fn run(args: &RunArgs) -> ExitCode {
 }
 
 /// Check everything, start, and wait for the end.
-fn serve(args: &RunArgs) -> Result<(), Failure> {
+fn serve(args: &RunArgs, held: Option<Held>) -> Result<(), Failure> {
     // Before a thread runs, and before a file is opened.
     let (sockets, useless) = passed::take(args.take_over).map_err(Failure::Failed)?;
+    let failed =
+        |error: std::io::Error| Failure::Failed(format!("cannot listen for signals: {error}"));
+    let driver =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let signals = {
+        let _context = driver.enter();
+        Signals::new().map_err(failed)?
+    };
+    drop(held);
     let config = args.config().map_err(Failure::Config)?;
     logging::check(&config.log).map_err(|error| Failure::Config(vec![error]))?;
     logging::init(&config.log).map_err(Failure::Failed)?;
@@ -67,7 +77,11 @@ fn serve(args: &RunArgs) -> Result<(), Failure> {
         LaunchError::Config(errors) => Failure::Config(errors),
         LaunchError::Failed(error) => Failure::Failed(error),
     })?;
-    follow(&running, (drain, &sockets), args).map_err(Failure::Failed)
+    let following = async {
+        let signals = signals.with_interrupt().map_err(failed)?;
+        follow(&running, signals, (drain, &sockets), args).await.map_err(Failure::Failed)
+    };
+    driver.block_on(following)
 }
 
 /// Tell what somebody may want to know of a start or a change, after `prefix`.
@@ -76,50 +90,6 @@ fn told(prefix: &str, notice: Notice) {
         Notice::Warning(warning) => warn(&format_args!("{prefix}{warning}")),
         Notice::NewKey(path) => tell(&format_args!("{prefix}made a new key: {}", path.display())),
     }
-}
-
-/// The signals that mean something to us.
-struct Signals {
-    /// SIGTERM.
-    terminate: Signal,
-    /// SIGINT.
-    interrupt: Signal,
-    /// SIGHUP.
-    hangup: Signal,
-    /// SIGUSR2.
-    upgrade: Signal,
-}
-
-impl Signals {
-    /// Listen for them.
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// Wait for the next one.
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.upgrade.recv() => Asked::Upgrade,
-        }
-    }
-}
-
-/// What a signal asks for.
-enum Asked {
-    /// SIGTERM or SIGINT.
-    End,
-    /// SIGHUP.
-    Reload,
-    /// SIGUSR2.
-    Upgrade,
 }
 
 /// Read the configuration again, and let what can change do so. What is wrong changes nothing.
@@ -156,67 +126,76 @@ fn read_again(args: &RunArgs) -> Result<Config, Vec<String>> {
 }
 
 /// Tell how far things are, and pass signals on, until the end.
-fn follow(
+async fn follow(
     running: &Running,
+    mut signals: Signals,
     (drain, sockets): (Duration, &PassedSockets),
     args: &RunArgs,
 ) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
-    let driver =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    driver.block_on(async {
-        let mut signals = Signals::new().map_err(failed)?;
-        let mut progress = running.progress();
-        let mut teller = Teller::new();
-        let mut systemd = Notifier::default();
-        let mut watchdog = std::pin::pin!(feed_watchdog(running));
-        let mut ends = 0;
-        loop {
-            let now = progress.borrow_and_update().clone();
-            teller.tell(&now);
-            if !now.handed_over {
-                systemd.tell(&now, args.take_over);
+    let mut progress = running.progress();
+    let mut teller = Teller::new();
+    let mut systemd = Notifier::default();
+    let mut watchdog = std::pin::pin!(feed_watchdog(running));
+    let mut hung = std::pin::pin!(running.hung_cores(hung_bound()));
+    let mut ends = 0;
+    loop {
+        let now = progress.borrow_and_update().clone();
+        teller.tell(&now);
+        if !now.handed_over {
+            systemd.tell(&now, args.take_over);
+        }
+        if let Some(ended) = now.ended {
+            return if ended.is_empty() { Ok(()) } else { Err(ended) };
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TELL_INTERVAL), if teller.owes(&now) => {}
+            changed = progress.changed() => {
+                changed.map_err(|_| "the control core died".to_owned())?;
             }
-            if let Some(ended) = now.ended {
-                return if ended.is_empty() { Ok(()) } else { Err(ended) };
-            }
-            tokio::select! {
-                () = tokio::time::sleep(TELL_INTERVAL), if teller.owes(&now) => {}
-                changed = progress.changed() => {
-                    changed.map_err(|_| "the control core died".to_owned())?;
-                }
-                () = &mut watchdog, if !now.handed_over => {}
-                asked = signals.next() => {
-                    match asked {
-                        Asked::End => {}
-                        Asked::Reload => {
-                            systemd.reloading();
-                            reload(running, args);
-                            systemd.reloaded();
-                            continue;
-                        }
-                        Asked::Upgrade => {
-                            super::process::start_successor(sockets);
-                            continue;
-                        }
+            () = &mut watchdog, if !now.handed_over => {}
+            hung = &mut hung => end_hung(&hung),
+            asked = signals.next() => {
+                match asked {
+                    Asked::End => {}
+                    Asked::Reload => {
+                        systemd.reloading();
+                        reload(running, args);
+                        systemd.reloaded();
+                        continue;
                     }
-                    ends += 1;
-                    if ends > 1 {
-                        // As asked for: at once. The descriptors go with the process.
-                        log_writer::flush();
-                        std::process::exit(0);
+                    Asked::Upgrade => {
+                        super::process::start_successor(sockets);
+                        continue;
                     }
-                    tell(&"draining; once more ends at once");
-                    systemd.stopping(drain);
-                    running.drain();
                 }
+                ends += 1;
+                if ends > 1 {
+                    // As asked for: at once. The descriptors go with the process.
+                    log_writer::flush();
+                    std::process::exit(0);
+                }
+                tell(&"draining; once more ends at once");
+                systemd.stopping(drain);
+                running.drain();
             }
         }
-    })
+    }
+}
+
+/// End the process, since these cores hang: whoever supervises it starts it anew. Nothing else can
+/// be done about a thread.
+fn end_hung(cores: &[String]) -> ! {
+    let cores = cores.join(", ");
+    let seconds = hung_bound().as_secs();
+    tracing::error!("not alive for {seconds} s: {cores}; the process ends, to be started anew");
+    log_writer::flush();
+    std::process::exit(EXIT_FAILED.into());
 }
 
 /// Says each thing once.
 struct Teller {
+    /// Whether standard output is the journal, which is kept and read by others.
+    in_journal: bool,
     /// When the start began.
     started: Instant,
     /// The addresses that were told.
@@ -235,6 +214,7 @@ impl Teller {
     fn new() -> Teller {
         let now = Instant::now();
         Teller {
+            in_journal: is_journal(STDOUT),
             started: now,
             told_onions: Vec::new(),
             told_ready: false,
@@ -252,7 +232,10 @@ impl Teller {
         let mut facts = std::io::stdout().lock();
         for onion in &progress.onions {
             if !self.told_onions.contains(onion) {
-                let _ = writeln!(facts, "onion {onion}");
+                match self.in_journal {
+                    true => drop(writeln!(facts, "onion {REDACTED}")),
+                    false => drop(writeln!(facts, "onion {onion}")),
+                }
             }
         }
         self.told_onions.clone_from(&progress.onions);

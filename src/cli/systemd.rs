@@ -14,6 +14,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::app::{Progress, Running};
+use crate::base::redact::scrub;
+use crate::limits;
 
 /// How much longer than a drain the end may take.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
@@ -35,6 +37,8 @@ impl Notifier {
             ("", false) => "starting".to_owned(),
             (text, _) => text.to_owned(),
         };
+        // It is in the journal as well.
+        let status = scrub(&status).into_owned();
         if status != self.status {
             send(&[NotifyState::Status(&status)]);
             self.status = status;
@@ -83,6 +87,13 @@ pub(super) async fn feed_watchdog(running: &Running) {
         }
         tokio::time::sleep(period / 3).await;
     }
+}
+
+/// How long a core may hang before the process ends by itself: where systemd has a watchdog, that
+/// comes first.
+pub(super) fn hung_bound() -> Duration {
+    let own = Duration::from_secs(limits::CORE_HUNG_SECONDS_MAX);
+    sd_notify::watchdog_enabled().map_or(own, |period| own.max(period * 2))
 }
 
 /// Tell systemd something. It may have been restarted or be gone: no reason to stop serving.

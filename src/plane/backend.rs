@@ -108,6 +108,8 @@ impl Place {
             Ok(_) => self.backend.note_fit(),
             // Our own lack of descriptors says nothing about the backend.
             Err(ConnectError::Exhausted(_)) => {}
+            // Nor does a name that was not found yet: it is up as soon as it is.
+            Err(_) if self.backend.path.is_unknown() => {}
             Err(_) => self.backend.note_refused(self.trial.take().is_some()),
         }
         if connected.is_ok() {
@@ -169,6 +171,7 @@ impl Backend {
     /// Whether streams may be given to it, as far as is known.
     pub(super) fn is_up(&self) -> bool {
         !self.checked_down.load(Ordering::Relaxed)
+            && !self.path.is_unknown()
             && self.aside_until_ms.load(Ordering::Relaxed) <= now_ms()
     }
 
@@ -292,7 +295,7 @@ impl Backend {
 
     /// What status shows.
     pub(super) fn status(&self, virtual_port: u16) -> BackendStatus {
-        let failing = self.failed_in_a_row.load(Ordering::Relaxed) != 0;
+        let failing = self.failed_in_a_row.load(Ordering::Relaxed) != 0 || self.path.is_unknown();
         BackendStatus {
             virtual_port,
             address: self.address.to_string(),

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::io::{AsyncRead, AsyncWrite};
+use nix::unistd::AccessFlags;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
@@ -86,12 +87,12 @@ impl std::fmt::Debug for Front {
     }
 }
 
-/// What to do about a unix socket that somebody listens on.
+/// What to do about an address that somebody listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occupied {
     /// It is an error.
     Refuse,
-    /// It is replaced: its process lets go of it.
+    /// It is replaced: its process lets go of it. A TCP address is shared until then.
     Replace,
 }
 
@@ -157,7 +158,13 @@ impl Front {
             (Some(socket), _) => Ok((socket, None)),
             (None, BackendAddress::Unix(path)) => listen_unix(path, config.backlog, occupied)
                 .map(|(socket, beside)| (socket, Some(beside))),
-            (None, BackendAddress::Tcp(address)) => bind_tcp(*address).map(|socket| (socket, None)),
+            (None, BackendAddress::Tcp(address)) => {
+                let free = match occupied {
+                    Occupied::Refuse => is_free(*address),
+                    Occupied::Replace => Ok(()),
+                };
+                free.and_then(|()| bind_tcp(*address)).map(|socket| (socket, None))
+            }
             (None, _) => Err(io::ErrorKind::Unsupported.into()),
         };
         let (place, file) = place.map_err(failed)?;
@@ -176,6 +183,26 @@ impl Front {
             ended: watch::channel(false).0,
             file,
         }))
+    }
+
+    /// Whether a listener can be opened there, beside nobody else; nothing is opened, and nobody
+    /// can connect meanwhile.
+    ///
+    /// # Errors
+    /// What [`Front::prepare`] would say.
+    pub fn check(config: &ListenConfig, passed: &PassedSockets) -> Result<(), FrontError> {
+        let failed = |source| FrontError { address: config.address.to_string(), source };
+        if passed.at(&config.address).map_err(failed)?.is_some() {
+            return Ok(());
+        }
+        let free = match &config.address {
+            BackendAddress::Tcp(address) => is_free(*address),
+            BackendAddress::Unix(path) => {
+                unix_place(path, Occupied::Refuse).and_then(|()| can_be_made(path))
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        };
+        free.map_err(failed)
     }
 
     /// Its number among listeners.
@@ -393,9 +420,26 @@ fn reset(socket: &KernelSocket) {
 
 /// A TCP socket at an address that all cores share.
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
+    bind_to(address, true)
+}
+
+/// Whether nobody listens there. Without `SO_REUSEPORT`: with it, two processes of one user would
+/// share the connections, and neither would know. Connections of before, in TIME_WAIT, are nobody.
+fn is_free(address: SocketAddr) -> io::Result<()> {
+    match bind_to(address, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "a process listens there already; end it, or write another address",
+        )),
+        bound => bound.map(drop),
+    }
+}
+
+/// See above.
+fn bind_to(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -407,13 +451,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
 /// One that nobody listens on any more is replaced; one that somebody does listen on is not, unless
 /// it takes over from that process.
 fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Socket, SocketFile)> {
-    match socket_file::is_socket(path)? {
-        Some(false) => return Err(io::Error::other("there is a file that is no socket")),
-        Some(true) if occupied == Occupied::Refuse && socket_file::is_in_use(path)? => {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        _ => {}
-    }
+    unix_place(path, occupied)?;
     // Made beside and moved: whoever connects meanwhile finds one of the two, and never nothing.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
@@ -422,6 +460,24 @@ fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Soc
     let (socket, beside) = SocketFile::bind(&beside)?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok((socket, beside))
+}
+
+/// Whether a unix socket may have this place.
+fn unix_place(path: &Path, occupied: Occupied) -> io::Result<()> {
+    match socket_file::is_socket(path)? {
+        Some(false) => Err(io::Error::other("there is a file that is no socket")),
+        Some(true) if occupied == Occupied::Refuse && socket_file::is_in_use(path)? => {
+            Err(io::ErrorKind::AddrInUse.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file can be made there.
+fn can_be_made(path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let may = AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(nix::unistd::access(directory, may)?)
 }
 
 /// A connection that waits for an answer.

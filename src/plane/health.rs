@@ -89,6 +89,7 @@ impl Watched {
     async fn watch(self) {
         let (mut good, mut bad) = (0_u32, 0_u32);
         loop {
+            self.backend.path().ready().await;
             if self.backend.order() == BackendOrder::Maintenance {
                 (good, bad) = (0, 0);
             } else {

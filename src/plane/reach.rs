@@ -132,6 +132,19 @@ impl Path {
         }
     }
 
+    /// Whether it is the way to a name of which no address was found yet.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.name().is_some_and(|name| name.found().is_empty())
+    }
+
+    /// Wait until it makes sense to check whether somebody is there: an onion service is reached
+    /// once there is Tor, and everybody else at once.
+    pub(super) async fn ready(&self) {
+        if let Path::Onion(OnionPath { opener: Some(opener), .. }) = self {
+            opener.ready().await;
+        }
+    }
+
     /// Connect for a health check; handlers are always well.
     pub(super) async fn connect_to_check(&self) -> io::Result<Option<net::Stream>> {
         match self {

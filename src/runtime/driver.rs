@@ -45,14 +45,22 @@ pub enum IoChoice {
     Epoll,
 }
 
-/// Decide what drives the data cores. Says so in the log when it is not what is best.
+/// Decide what drives so many data cores. Says so in the log when it is not what is best.
 ///
 /// # Errors
-/// When io_uring is asked for and cannot be used.
-pub fn choose(choice: IoChoice) -> Result<Io, ring::ProbeError> {
+/// When io_uring is asked for and cannot be used by all of them.
+pub fn choose(choice: IoChoice, cores: usize) -> Result<Io, ring::ProbeError> {
     match choice {
         IoChoice::Epoll => Ok(Io::Epoll),
-        IoChoice::Uring => ring::probe().map(|()| Io::Uring),
+        IoChoice::Uring => {
+            ring::probe()?;
+            match ring::probe_rings(cores) {
+                (_, None) => Ok(Io::Uring),
+                (made, Some(source)) => {
+                    Err(ring::ProbeError::TooFew { made, wanted: cores, source })
+                }
+            }
+        }
         IoChoice::Auto => Ok(match ring::probe() {
             Ok(()) => Io::Uring,
             Err(error) => {
@@ -103,12 +111,24 @@ impl Driver {
         Ok(Driver { kind: Kind::Tokio(tokio), spin: Duration::ZERO })
     }
 
-    /// Make a driver for a data core, on the core's own thread.
+    /// Make a driver for a data core, on the core's own thread. Where memory for a ring is short it
+    /// is tried again for a moment: the kernel gives that of another one, a probe's or a dead
+    /// core's, back some time after it was closed. Blocks meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses the descriptors or the memory that the driver needs.
     pub fn for_data_core(io: Io) -> io::Result<Driver> {
-        Ok(Driver { kind: Kind::Ring(Box::new(Ring::new(io)?)), spin: Duration::ZERO })
+        let mut tries = limits::RING_TRIES_MAX;
+        let ring = loop {
+            tries -= 1;
+            match new_ring(io) {
+                Err(error) if tries > 0 && error.raw_os_error() == Some(libc::ENOMEM) => {
+                    std::thread::sleep(Duration::from_millis(limits::RING_TRY_MS));
+                }
+                made => break made?,
+            }
+        };
+        Ok(Driver { kind: Kind::Ring(Box::new(ring)), spin: Duration::ZERO })
     }
 
     /// Look around for so long before sleeping: what comes within that time is served without a
@@ -136,6 +156,19 @@ impl Driver {
             Kind::Ring(ring) => block_on_ring(*ring, self.spin, main),
         }
     }
+}
+
+/// A ring; none where a test has asked for that.
+fn new_ring(io: Io) -> io::Result<Ring> {
+    #[cfg(feature = "fault-injection")]
+    if io == Io::Uring
+        && let (Ok(fault), Some(thread)) =
+            (std::env::var("RUSTBALANCE_FAULT"), std::thread::current().name())
+        && fault.strip_prefix("no-ring:") == Some(thread)
+    {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    }
+    Ring::new(io)
 }
 
 /// Wakes the future that a core was made for.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{tcp, unix};
 
 use super::kernel_socket::KernelSocket;
-use super::{blocking, ring};
+use super::look_up::{LOOK_UPS, LookUpCounts};
+use super::ring;
 use crate::base::stream::{OnionRead, OnionStream, OnionWrite};
 
 /// A connection. Polled on the core that made it.
@@ -111,15 +112,18 @@ pub async fn connect(peer: &SockAddr) -> io::Result<Stream> {
 /// Ask the system's resolver, on a thread where it may block, what a name stands for.
 ///
 /// # Errors
-/// What it says.
+/// What it says; that it says nothing within [`crate::limits::LOOK_UP_SECONDS_MAX`]; or that other
+/// look-ups hang, and there is no thread to ask on.
 pub async fn look_up(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let asked = blocking::spawn(move || {
-        (host.as_str(), port).to_socket_addrs().map(|found| found.collect::<Vec<_>>())
-    });
-    match asked.await {
-        Ok(Ok(answer)) => answer,
-        _ => Err(io::Error::other("no thread to ask on")),
-    }
+    let name = host.clone();
+    let ask =
+        move || (host.as_str(), port).to_socket_addrs().map(|found| found.collect::<Vec<_>>());
+    LOOK_UPS.ask(&name, ask).await?
+}
+
+/// What has become of look-ups so far.
+pub fn look_ups() -> LookUpCounts {
+    LOOK_UPS.counts()
 }
 
 impl Stream {

@@ -57,7 +57,7 @@ use crossbeam_queue::SegQueue;
 use socket2::{Domain, SockAddr, Type};
 
 pub use self::accept::Listener;
-pub use self::probe::{ProbeError, probe};
+pub use self::probe::{ProbeError, explain, probe, probe_rings};
 pub use self::socket::Socket;
 pub use self::watch::{Interest, Watched};
 

@@ -140,7 +140,7 @@ fn the_real_binary_serves_drains_and_upgrades_under_the_filters_of_the_unit() {
     }
     if std::env::var_os("RUSTBALANCE_TEST_IO").is_none() {
         // What would be used without the filters.
-        let io = driver::choose(IoChoice::Auto).expect("one can be had");
+        let io = driver::choose(IoChoice::Auto, 1).expect("one can be had");
         assert_eq!(service.status()["io"], io.to_string());
     }
     service.signal(Signal::SIGHUP);

@@ -280,6 +280,29 @@ fn descriptors(hard: u64) -> Finding {
     }
 }
 
+/// Rings for so many data cores, and as many again in an upgrade. How much locked memory each
+/// takes, if any, is the kernel's business; the limit is shared by all processes of the user. So
+/// they are made, and dropped.
+pub(super) fn rings(cores: usize) -> Finding {
+    let (made, error) = ring::probe_rings(2 * cores);
+    let why = error.map_or_else(String::new, |error| ring::explain(&error));
+    rings_possible(made, cores, &why)
+}
+
+/// See [`rings`].
+fn rings_possible(made: usize, cores: usize, why: &str) -> Finding {
+    if made >= 2 * cores {
+        let text = format!("{cores} can be made, and as many again for an upgrade");
+        return finding(Grade::Ok, "rings", text);
+    }
+    let lacking = if made < cores {
+        format!("{made} of {cores} can be made beside those that there are: the other data cores")
+    } else {
+        format!("{cores} can be made, but not as many again: in an upgrade some data cores")
+    };
+    finding(Grade::Warn, "rings", format!("{lacking} run on epoll -> {why}"))
+}
+
 /// Locked memory, which a later version keeps keys in.
 fn locked_memory(soft: u64) -> Finding {
     let advice = "this version does not lock memory -> use encrypted swap, or none";
@@ -352,6 +375,16 @@ mod tests {
         assert!(one.grade == Grade::Warn && one.text.contains(" -> sysctl net.ipv4"), "{one:?}");
         assert_eq!(listener_migration("1").grade, Grade::Ok);
         assert!(listener_migration("").text.starts_with("cannot tell"));
+    }
+
+    #[test]
+    fn rings_are_needed_twice_in_an_upgrade() {
+        let grades = [8, 9, 7, 4, 3, 0].map(|made| rings_possible(made, 4, "no memory").grade);
+        assert_eq!(grades[..2], [Grade::Ok; 2]);
+        assert_eq!(grades[2..], [Grade::Warn; 4]);
+        let one = rings_possible(3, 4, "no memory");
+        assert!(one.text.contains("3 of 4") && one.text.ends_with("no memory"), "{one:?}");
+        assert!(rings_possible(4, 4, "no memory").text.contains("in an upgrade"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::support::{begin, port_80, serve, soon};
 use crate::base::counters::InstanceCounters;
 use crate::base::stream::EndReason;
 use crate::plane::config::{BackendAddress, PortConfig};
+use crate::plane::status::BackendState;
 use crate::plane::{Plane, StreamOutcome, health};
 
 /// Port 80 with the backend of this name.
@@ -88,4 +89,23 @@ async fn an_abstract_socket_is_reached_by_its_name() {
     let accept = async { drop(listener.accept().await.expect("it comes here")) };
     assert_eq!(carried(&plane, accept).await, StreamOutcome::Done);
     assert_eq!(plane.status()[0].address, format!("unix:@{name}"));
+}
+
+#[tokio::test]
+async fn a_name_that_was_not_found_yet_does_not_count_as_a_refusal() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback is up");
+    let port = listener.local_addr().expect("it is bound").port();
+    let plane = Plane::new(vec![named("localhost", port)]);
+    // As many refusals would leave the backend alone for 16 s, until a stream has tried it.
+    for _ in 0..5 {
+        assert_eq!(refused(&plane, 80).await, EndReason::ConnectRefused);
+    }
+    assert_eq!(plane.status()[0].state, BackendState::Down, "nobody has looked the name up");
+    tokio::spawn(health::watch(Arc::downgrade(&plane)));
+    soon(async {
+        while plane.status()[0].state != BackendState::Up {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }

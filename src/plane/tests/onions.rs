@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::watch;
 
 use super::serve::refused;
 use super::support::{PIPE_BYTES, begin, port_80, serve, soon};
@@ -21,9 +22,9 @@ use crate::plane::{Plane, StreamOutcome, health};
 /// Streams that were asked for: to where, shared with which others, and the service's end.
 type Asked = (String, Apart, DuplexStream);
 
-/// Gives whoever asks one end of a pipe.
+/// Gives whoever asks one end of a pipe; with `true`, there is no Tor yet.
 #[derive(Debug, Default)]
-struct Pipes(Mutex<Vec<Asked>>);
+struct Pipes(Mutex<Vec<Asked>>, watch::Sender<bool>);
 
 impl Pipes {
     /// What was asked for first, if anything was.
@@ -48,6 +49,10 @@ impl Pipes {
 
 #[async_trait]
 impl OpenOnion for Pipes {
+    async fn ready(&self) {
+        let _ = self.1.subscribe().wait_for(|late| !late).await;
+    }
+
     async fn open_onion(&self, host: &str, port: u16, apart: Apart) -> io::Result<OnionStream> {
         if port == 1 {
             return Err(io::Error::other("the service refuses"));
@@ -117,6 +122,24 @@ async fn a_service_that_refuses_is_a_backend_that_does_and_so_is_one_without_tor
     let address = BackendAddress::Onion { host: "abc.onion".to_owned(), port: 80 };
     let alone = Plane::new(vec![port_80(vec![address])]);
     assert_eq!(refused(&alone, 80).await, EndReason::ConnectRefused);
+}
+
+#[tokio::test]
+async fn an_onion_service_is_not_checked_before_there_is_tor_and_at_once_from_then_on() {
+    let pipes = Arc::new(Pipes(Mutex::default(), watch::Sender::new(true)));
+    let minute = Duration::from_secs(60);
+    let request = CheckRequest::Tcp;
+    let check = CheckConfig { request, interval: minute, timeout: minute, rise: 1, fall: 1 };
+    let plane = plane(&pipes, 80, |port| PortConfig { check: Some(check.clone()), ..port });
+    tokio::spawn(health::watch(Arc::downgrade(&plane)));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+        assert!(pipes.first().is_none(), "it was asked for");
+    }
+    assert_eq!(plane.status()[0].check, None);
+    pipes.1.send_replace(false);
+    // Well before the next interval.
+    drop(pipes.next().await);
 }
 
 #[tokio::test]

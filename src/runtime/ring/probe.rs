@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+
 use super::op::Op;
 use super::socket::Socket;
 use super::{Errand, Ring};
@@ -25,8 +27,19 @@ pub enum ProbeError {
     #[error("this kernel's io_uring is too old: Linux 6.1 is needed")]
     TooOld,
     /// Memory or descriptors are short.
-    #[error("io_uring does not start: {0}")]
+    #[error("io_uring does not start: {}", explain(.0))]
     Refused(#[source] io::Error),
+    /// There is memory for some of the rings that are needed.
+    #[error("{made} of {wanted} rings can be made: {}", explain(.source))]
+    TooFew {
+        /// Those that could be made at the same time.
+        made: usize,
+        /// Those that are needed: one for each data core.
+        wanted: usize,
+        /// Why not the next one.
+        #[source]
+        source: io::Error,
+    },
     /// It is there and does not do what it should.
     #[error("io_uring does not receive over a socket pair")]
     Broken,
@@ -40,6 +53,35 @@ impl From<io::Error> for ProbeError {
             _ => ProbeError::Refused(error),
         }
     }
+}
+
+/// How many rings can be made at the same time, beside what this user's processes hold already; and
+/// why not `wanted`, where they cannot. All are gone afterwards.
+pub fn probe_rings(wanted: usize) -> (usize, Option<io::Error>) {
+    let mut rings = Vec::new();
+    while rings.len() < wanted {
+        match Ring::new(Io::Uring) {
+            Ok(ring) => rings.push(ring),
+            Err(error) => return (rings.len(), Some(error)),
+        }
+    }
+    (rings.len(), None)
+}
+
+/// Why a ring cannot be made, and what helps: where the kernel counts rings as locked memory, the
+/// limit is one of all processes of the user, so also of both in an upgrade.
+pub fn explain(error: &io::Error) -> String {
+    if error.raw_os_error() != Some(libc::ENOMEM) {
+        return error.to_string();
+    }
+    let limit = match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, _)) if soft != RLIM_INFINITY => format!("{} kB", soft / 1024),
+        _ => "not set".to_owned(),
+    };
+    format!(
+        "{error}: the limit of locked memory is {limit} for all processes of this user; raise it \
+         (systemd: LimitMEMLOCK=64M, a shell: ulimit -l, a container: --ulimit memlock)"
+    )
 }
 
 /// Try it.
