@@ -6,7 +6,6 @@
 mod machine;
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -189,7 +188,7 @@ mod tests {
                 "state_dir = {path:?}\n[[service]]\n[[service.port]]\nvirtual = 80\nhello = true\n"
             );
             std::fs::write(&file, text).expect("it is ours");
-            let findings = configured(Some(&file));
+            let findings = configured(Some(Config::load(&file)));
             let found = findings.iter().find(|one| one.what == "state_dir");
             found.unwrap_or_else(|| panic!("{findings:?}")).grade
         };
