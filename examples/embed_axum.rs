@@ -1,8 +1,8 @@
-//! A tokio program that serves an onion address by an axum router of its own, without a socket: how
-//! to embed RustBalance.
+//! A tokio program that serves an onion address by an axum router of its own, without a socket, and
+//! steers the service: how to embed RustBalance. `embed_hello.rs` is the least that it takes.
 //!
 //! ```text
-//! cargo run --example embed_axum -- STATE_DIR [ARTI.toml]
+//! cargo run --features axum --example embed_axum -- STATE_DIR [ARTI.toml]
 //! ```
 //!
 //! Prints the onion address, `ready` once clients can come, and then takes a word a line on
@@ -20,92 +20,21 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::extract::connect_info::Connected;
 use axum::routing::get;
-use axum::serve::{IncomingStream, Listener};
-use rustbalance::app::{Launch, Running};
+use rustbalance::app::{Launch, Running, install_crypto};
 use rustbalance::base::stream::CircuitId;
-use rustbalance::config::Config;
+use rustbalance::config::builder::{ConfigBuilder, PortBuilder, ServiceBuilder};
 use rustbalance::plane::config::{BackendAddress, PortConfig, PortTarget};
-use rustbalance::plane::handler::{HandlerStream, Handlers, Inbox};
-use serde::Serialize;
+use rustbalance::plane::handler::{Handlers, OnionListener};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 #[global_allocator]
 static ALLOCATOR: System = System;
 
-/// The configuration, as the program keeps it: any type that serde writes as the tables of a
-/// configuration file will do.
-#[derive(Serialize)]
-struct Settings {
-    /// Where keys and state lie.
-    state_dir: PathBuf,
-    /// Seconds for which open streams are served after a drain has begun.
-    drain_s: u64,
-    /// The services.
-    service: Vec<Service>,
-    /// Tor's own configuration; empty for the public network.
-    arti: toml::Table,
-}
-
-/// One onion address.
-#[derive(Serialize)]
-struct Service {
-    /// Its name.
-    name: &'static str,
-    /// Its ports.
-    port: Vec<Port>,
-}
-
-/// One port of an onion address.
-#[derive(Serialize)]
-struct Port {
-    /// The port that clients ask for.
-    #[serde(rename = "virtual")]
-    virtual_port: u16,
-    /// Who serves it.
-    backends: Vec<&'static str>,
-}
-
-/// Which client asks: requests with the same circuit come from the same one.
-#[derive(Clone, Copy, Debug)]
-struct Client(Option<CircuitId>);
-
-/// Clients' streams, as axum takes them.
-struct OnionListener(Inbox);
-
-impl Listener for OnionListener {
-    type Io = HandlerStream;
-    type Addr = Client;
-
-    async fn accept(&mut self) -> (HandlerStream, Client) {
-        match self.0.next().await {
-            Some(stream) => {
-                let client = Client(Some(stream.circuit_id()));
-                (stream, client)
-            }
-            // The service has ended; so will the program.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Client> {
-        Ok(Client(None))
-    }
-}
-
-impl Connected<IncomingStream<'_, OnionListener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, OnionListener>) -> Client {
-        *stream.remote_addr()
-    }
-}
-
 /// The application.
-async fn page(ConnectInfo(client): ConnectInfo<Client>) -> String {
-    match client.0 {
-        Some(circuit) => format!("Hello, circuit {circuit}\n"),
-        None => "Hello\n".to_owned(),
-    }
+async fn page(ConnectInfo(client): ConnectInfo<CircuitId>) -> String {
+    // Requests with the same circuit come from the same client.
+    format!("Hello, circuit {client}\n")
 }
 
 /// What is behind port 80.
@@ -117,7 +46,7 @@ fn port_80(target: PortTarget) -> Vec<PortConfig> {
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();
     // Installed by the program, because there is one for a process.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    if !install_crypto() {
         bail!("somebody has installed a rustls provider already");
     }
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -126,18 +55,17 @@ async fn main() -> Result<()> {
         Some(file) => std::fs::read_to_string(file)?.parse()?,
         None => toml::Table::new(),
     };
-    let port = vec![Port { virtual_port: 80, backends: vec!["handler:shop"] }];
-    let service = vec![Service { name: "main", port }];
-    let settings = Settings { state_dir, drain_s: 5, service, arti };
+    let service = ServiceBuilder::new("main").port(PortBuilder::new(80).handler("shop"));
+    let config = ConfigBuilder::new(state_dir).set("drain_s", 5).arti(arti).service(service);
+    let config = config.build()?;
 
     let mut handlers = Handlers::default();
-    let listener = OnionListener(handlers.add("shop", 256));
-    let config = Config::from_value(&settings, &std::env::current_dir()?)?;
+    let listener = OnionListener::from(handlers.add("shop", 256));
     let running =
         Launch::new(config).handlers(handlers).start(|notice| tracing::info!("{notice:?}"))?;
 
     let router = Router::new().route("/", get(page));
-    let service = router.into_make_service_with_connect_info::<Client>();
+    let service = router.into_make_service_with_connect_info::<CircuitId>();
     let serving = tokio::spawn(async move { axum::serve(listener, service).await });
     follow(&running).await?;
     steer(&running).await?;
@@ -149,15 +77,14 @@ async fn main() -> Result<()> {
 
 /// Tell the address, and wait until clients can come.
 async fn follow(running: &Running) -> Result<()> {
-    let mut progress = running.progress();
-    for onion in &progress.borrow().onions {
-        println!("onion {onion}");
+    running.onions().iter().for_each(|onion| println!("onion {onion}"));
+    if !running.ready().await {
+        bail!(
+            "the service ended: {}",
+            running.progress().borrow().ended.clone().unwrap_or_default()
+        );
     }
-    let ready = progress.wait_for(|now| now.ready || now.ended.is_some()).await?.clone();
-    match ready.ended {
-        Some(why) => bail!("the service ended: {why}"),
-        None => println!("ready"),
-    }
+    println!("ready");
     Ok(())
 }
 

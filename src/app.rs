@@ -15,6 +15,7 @@ mod control_core;
 mod cores_io;
 pub mod daemons;
 mod data_core;
+mod embed;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod fronts;
@@ -66,6 +67,7 @@ mod succession {
 
 mod visits;
 
+pub use self::embed::install_crypto;
 pub use self::launch::{Launch, LaunchError, Notice};
 pub use self::options::{Options, ServiceOptions};
 pub use self::reload::{ChangeError, Changes};

@@ -5,10 +5,12 @@
 //!                        '---- every problem: file, line, key, reason, fix ----'
 //! ```
 //!
-//! Called by `cli` and `app`. Reads the configuration file and nothing else, writes nothing, and
-//! never looks up a name. Areas do not import this: they are given the parts they need.
+//! Called by `cli` and `app`. Reads the configuration file, writes nothing, and never looks up a
+//! host name (an interface's number it does, for the words of an error). Areas do not import this:
+//! they are given the parts they need.
 
 pub mod address;
+pub mod builder;
 pub mod checked;
 pub mod explain;
 #[cfg(feature = "cli")]

@@ -8,6 +8,9 @@
 //! A handler is a name with a bounded inbox. When the inbox is full, or nobody takes from it any
 //! more, it is a backend that refuses: the next one is tried, or the client is told.
 
+#[cfg(feature = "axum")]
+mod axum;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
@@ -16,6 +19,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 
+#[cfg(feature = "axum")]
+pub use self::axum::OnionListener;
 use crate::base::stream::CircuitId;
 use crate::limits;
 
