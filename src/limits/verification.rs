@@ -1,4 +1,9 @@
-//! Bounds of looking back at what the HSDirs hold.
+//! Bounds of looking back at what the HSDirs hold, and of what is known to be our own.
+
+use super::{
+    DESCRIPTOR_CERT_LIFETIME_SECONDS, PUBLISH_ROUND_INTERVAL_SECONDS, PUBLISH_ROUNDS_BURST,
+    PUBLISH_ROUNDS_RESERVED,
+};
 
 /// HSDirs are asked what they hold about this often, unless configured. A check is a circuit and 14
 /// to 30 kB for each of 16 HSDirs: less than the uploads of an hour or two, and an hour is how long
@@ -22,6 +27,32 @@ pub const ALARM_CHECK_SECONDS: u64 = 600;
 /// Checks in a row without a foreign descriptor after which the alarm is over.
 pub const ALARM_CLEAN_CHECKS: u32 = 2;
 
-/// Descriptors that are remembered as our own, 50 bytes of a file each: two days of a round each
-/// hour with twelve documents are 600, and a service whose points change all the time has more.
-pub const PUBLISHED_KEPT_MAX: usize = 8192;
+/// Time periods that are published for at the same time (rend-spec-v3, section 2.2.4).
+pub const PERIODS_LIVE_MAX: usize = 2;
+
+/// Different documents of one period: one for each of three positions that clients ask of two
+/// replicas (`hsdir_spread_fetch`, `hsdir_n_replicas`).
+pub const DOCUMENTS_PER_PERIOD_MAX: usize = 6;
+
+/// Rounds of one period for as long as a descriptor's certificates hold: the burst, then one in
+/// [`PUBLISH_ROUND_INTERVAL_SECONDS`].
+const ROUNDS_WHILE_CERTIFIED: u64 = DESCRIPTOR_CERT_LIFETIME_SECONDS
+    / PUBLISH_ROUND_INTERVAL_SECONDS
+    + PUBLISH_ROUNDS_BURST as u64
+    + PUBLISH_ROUNDS_RESERVED as u64;
+
+/// Descriptors that are remembered as our own: all that may be published while an HSDir may show
+/// them. About 39,000, of 24 bytes in memory and up to 50 in the file; a service whose points stay
+/// has some hundreds.
+pub const PUBLISHED_KEPT_MAX: usize =
+    ROUNDS_WHILE_CERTIFIED as usize * PERIODS_LIVE_MAX * DOCUMENTS_PER_PERIOD_MAX;
+
+/// The file of them is written anew once it has so many times what is kept, ...
+pub const PUBLISHED_FILE_GROWTH: usize = 2;
+
+/// ... but not for less than so many, which are 50 kB.
+pub const PUBLISHED_REWRITTEN_MIN: usize = 1024;
+
+const _: () = assert!(PUBLISHED_FILE_GROWTH >= 2 && PUBLISHED_REWRITTEN_MIN < PUBLISHED_KEPT_MAX);
+// A round a minute for 54 hours, with twelve documents.
+const _: () = assert!(PUBLISHED_KEPT_MAX >= 54 * 60 * 12 && PUBLISHED_KEPT_MAX < 40_000);

@@ -6,10 +6,17 @@
 //! revision counters: a restart, and a process that takes over, know what their predecessors
 //! published. They are kept for as long as a descriptor's certificates hold, since an HSDir may
 //! show an old one for so long. Written and read by the publisher alone.
+//!
+//! The file has a line for each round: a JSON map of its digests, with the time. A round appends
+//! one; a line that a crash or a full disk has torn is passed over, and the next one begins on a
+//! line of its own. Once the file has [`limits::PUBLISHED_FILE_GROWTH`] times what is kept, it is
+//! written anew beside the old one, which it then replaces. Nobody keeps it open: of two processes
+//! of an upgrade one publishes, and the other reads the file again before it does. (Earlier
+//! versions wrote one map; that is a file of one line.)
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -30,23 +37,16 @@ pub(super) enum PublishedError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: std::io::Error,
-    },
-    /// The file is no such list.
-    #[error("the list of published descriptors {path} is damaged ({source}); it begins anew")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Where it is damaged.
-        #[source]
-        source: serde_json::Error,
+        source: io::Error,
     },
 }
 
-/// Names one descriptor: half of a digest of what its signature covers, in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub(super) struct Digest(String);
+/// Names one descriptor: half of a digest of what its signature covers; in files, in hexadecimal.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(into = "String", try_from = "String")]
+pub(super) struct Digest([u8; 16]);
 
 impl Digest {
     /// The digest of a document, as HSDirs keep it.
@@ -54,23 +54,69 @@ impl Digest {
         let begin = text.find("hs-descriptor ").unwrap_or(0);
         let end = text.rfind("\nsignature ").unwrap_or(text.len()).max(begin);
         let digest = Sha3_256::digest(&text.as_bytes()[begin..end]);
-        Digest(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Digest(std::array::from_fn(|index| digest[index]))
     }
 }
 
-/// The descriptors that were published, and when, in seconds since the epoch.
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Digest, &'static str> {
+        let wrong = "a digest has 32 hexadecimal digits";
+        let mut bytes = [0; 16];
+        if text.len() != 2 * bytes.len() || !text.bytes().all(|one| one.is_ascii_hexdigit()) {
+            return Err(wrong);
+        }
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            let pair = text.get(2 * index..2 * index + 2).ok_or(wrong)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong)?;
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+/// Descriptors, and when they were published, in seconds since the epoch.
+type Known = BTreeMap<Digest, u64>;
+
+/// The descriptors that were published.
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     /// The file.
     path: PathBuf,
     /// Those that are remembered.
-    known: BTreeMap<Digest, u64>,
+    known: Known,
+    /// Those of them that could not be written yet.
+    unwritten: Known,
+    /// Descriptors in the file, those that are over among them.
+    in_file: usize,
+}
+
+/// What a file has.
+#[derive(Debug, Default)]
+struct Content {
+    /// Its descriptors.
+    known: Known,
+    /// How many they are with those that are named twice.
+    count: usize,
+    /// Lines that are none.
+    torn: usize,
 }
 
 impl Published {
-    /// Read the list; a file that is not there, or damaged, is an empty one.
+    /// Read the list; a file that is not there is an empty one.
     pub(super) fn load(path: &Path) -> Published {
-        let mut published = Published { path: path.to_owned(), known: BTreeMap::new() };
+        let mut published = Published {
+            path: path.to_owned(),
+            known: Known::new(),
+            unwritten: Known::new(),
+            in_file: 0,
+        };
         published.reload();
         published
     }
@@ -78,25 +124,37 @@ impl Published {
     /// Read the list again: another process may have published.
     pub(super) fn reload(&mut self) {
         match read(&self.path) {
-            Ok(known) => self.known.extend(known),
-            Err(error) => tracing::warn!("{error}"),
+            Ok(Content { known, count, torn }) => {
+                self.known.extend(known);
+                self.in_file = count;
+                if torn > 0 {
+                    let path = self.path.display();
+                    tracing::warn!(
+                        "{torn} lines of the list of published descriptors {path} are damaged (as \
+                         by a crash or a full disk): they are passed over"
+                    );
+                }
+            }
+            Err(source) => self.warn("read", source),
         }
     }
 
     /// Remember descriptors that are about to be uploaded; they are on disk when this returns, or
-    /// the log says why not.
-    pub(super) fn record(&mut self, texts: impl Iterator<Item = Digest>, now_seconds: u64) {
-        self.known.extend(texts.map(|digest| (digest, now_seconds)));
-        let oldest = now_seconds.saturating_sub(limits::DESCRIPTOR_CERT_LIFETIME_SECONDS);
-        self.known.retain(|_, at| *at >= oldest);
-        while self.known.len() > limits::PUBLISHED_KEPT_MAX {
-            let first = self.known.iter().min_by_key(|(_, at)| **at);
-            let Some(first) = first.map(|(digest, _)| digest.clone()) else { break };
-            self.known.remove(&first);
-        }
-        if let Err(source) = self.store() {
-            let error = PublishedError::Io { action: "write", path: self.path.clone(), source };
-            tracing::warn!("{error}");
+    /// the log says why not, and they are written with the next ones.
+    pub(super) fn record(&mut self, digests: impl Iterator<Item = Digest>, now_seconds: u64) {
+        self.unwritten.extend(digests.map(|digest| (digest, now_seconds)));
+        self.known.extend(&self.unwritten);
+        self.forget(now_seconds);
+        self.unwritten.retain(|digest, _| self.known.contains_key(digest));
+        let grown = self.in_file + self.unwritten.len();
+        let worth = self.known.len().max(limits::PUBLISHED_REWRITTEN_MIN);
+        let written = match grown > worth * limits::PUBLISHED_FILE_GROWTH {
+            true => self.rewrite(),
+            false => self.append(),
+        };
+        match written {
+            Ok(()) => self.unwritten.clear(),
+            Err(source) => self.warn("write", source),
         }
     }
 
@@ -105,102 +163,92 @@ impl Published {
         self.known.contains_key(digest)
     }
 
-    /// Write the file beside the old one and put it in its place.
-    fn store(&self) -> std::io::Result<()> {
-        let text = serde_json::to_vec(&self.known)?;
+    /// Forget what is over, and the oldest of what is too many.
+    fn forget(&mut self, now_seconds: u64) {
+        let oldest = now_seconds.saturating_sub(limits::DESCRIPTOR_CERT_LIFETIME_SECONDS);
+        self.known.retain(|_, at| *at >= oldest);
+        let beyond = self.known.len().saturating_sub(limits::PUBLISHED_KEPT_MAX);
+        if beyond > 0 {
+            let mut by_age: Vec<(u64, Digest)> =
+                self.known.iter().map(|(digest, at)| (*at, *digest)).collect();
+            by_age.sort_unstable();
+            for (_, digest) in by_age.iter().take(beyond) {
+                self.known.remove(digest);
+            }
+        }
+    }
+
+    /// Write what is new behind what is there.
+    fn append(&mut self) -> io::Result<()> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&self.path)?;
+        let mut line = Vec::new();
+        let length = file.metadata()?.len();
+        if length > 0 {
+            // What a crash has torn, or an earlier version has written, has no end of its own.
+            let mut last = [0];
+            file.seek(SeekFrom::Start(length - 1))?;
+            file.read_exact(&mut last)?;
+            line.extend((last != *b"\n").then_some(b'\n'));
+        }
+        serde_json::to_writer(&mut line, &self.unwritten)?;
+        line.push(b'\n');
+        file.write_all(&line)?;
+        file.sync_all()?;
+        if length == 0 {
+            self.sync_directory()?;
+        }
+        self.in_file += self.unwritten.len();
+        Ok(())
+    }
+
+    /// Write what is kept beside the old file, and put it in its place.
+    fn rewrite(&mut self) -> io::Result<()> {
         let new = self.path.with_extension("new");
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut text = serde_json::to_vec(&self.known)?;
+        text.push(b'\n');
         file.write_all(&text)?;
         file.sync_all()?;
-        std::fs::rename(&new, &self.path)
+        std::fs::rename(&new, &self.path)?;
+        self.in_file = self.known.len();
+        self.sync_directory()
+    }
+
+    /// The file's name is on disk as well.
+    fn sync_directory(&self) -> io::Result<()> {
+        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    }
+
+    /// Say why what was published is not known for sure.
+    fn warn(&self, action: &'static str, source: io::Error) {
+        let error = PublishedError::Io { action, path: self.path.clone(), source };
+        tracing::warn!("{error}");
     }
 }
 
 /// Read the file.
-fn read(path: &Path) -> Result<BTreeMap<Digest, u64>, PublishedError> {
-    let path = path.to_owned();
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|source| PublishedError::Damaged { path, source }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(source) => Err(PublishedError::Io { action: "read", path, source }),
+fn read(path: &Path) -> io::Result<Content> {
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Content::default()),
+        read => read?,
+    };
+    let mut content = Content::default();
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice::<Known>(line) {
+            Ok(known) => {
+                content.count += known.len();
+                content.known.extend(known);
+            }
+            Err(_) => content.torn += 1,
+        }
     }
+    Ok(content)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Digest, Published};
-    use crate::limits;
-
-    /// A document in form.
-    fn document(revision: u64) -> String {
-        format!("hs-descriptor 3\nrevision-counter {revision}\nsignature AAAA\n")
-    }
-
-    #[test]
-    fn what_a_relay_adds_around_a_descriptor_makes_it_no_other() {
-        let ours = Digest::of(&document(7));
-        assert_eq!(Digest::of(&format!("\n{}\n\n", document(7))), ours);
-        assert_ne!(Digest::of(&document(8)), ours);
-        // Nothing of these is a descriptor; none may panic.
-        for text in ["", "\nsignature ", "\nsignature x hs-descriptor 3", "hs-descriptor "] {
-            Digest::of(text);
-        }
-    }
-
-    #[test]
-    fn a_restart_knows_what_was_published_and_so_does_a_process_that_goes_on() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let path = directory.path().join("published-main.json");
-        let mut before = Published::load(&path);
-        let mut old = Published::load(&path);
-        let (first, second) = (Digest::of(&document(1)), Digest::of(&document(2)));
-        before.record([first.clone()].into_iter(), 100);
-        let mut after = Published::load(&path);
-        assert!(after.contains(&first) && !after.contains(&second));
-        after.record([second.clone()].into_iter(), 101);
-        assert!(!old.contains(&second));
-        old.reload();
-        assert!(old.contains(&first) && old.contains(&second));
-    }
-
-    #[test]
-    fn a_descriptor_is_forgotten_once_its_certificates_are_over() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let mut published = Published::load(&directory.path().join("published-main.json"));
-        let (first, second) = (Digest::of(&document(1)), Digest::of(&document(2)));
-        published.record([first.clone()].into_iter(), 100);
-        let later = 101 + limits::DESCRIPTOR_CERT_LIFETIME_SECONDS;
-        published.record([second.clone()].into_iter(), later);
-        assert!(!published.contains(&first) && published.contains(&second));
-    }
-
-    #[test]
-    fn the_list_is_bounded_and_the_oldest_go_first() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let mut published = Published::load(&directory.path().join("published-main.json"));
-        let first = Digest::of(&document(0));
-        published.record([first.clone()].into_iter(), 1);
-        let many =
-            (1..=limits::PUBLISHED_KEPT_MAX as u64).map(|number| Digest::of(&document(number)));
-        published.record(many, 2);
-        assert_eq!(published.known.len(), limits::PUBLISHED_KEPT_MAX);
-        assert!(!published.contains(&first));
-    }
-
-    #[test]
-    fn a_damaged_list_begins_anew_and_a_full_disk_only_costs_the_memory_of_a_restart() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let path = directory.path().join("published-main.json");
-        std::fs::write(&path, "{").expect("the directory is writable");
-        let mut published = Published::load(&path);
-        let ours = Digest::of(&document(1));
-        std::os::unix::fs::symlink("/dev/full", path.with_extension("new")).expect("a new link");
-        published.record([ours.clone()].into_iter(), 1);
-        assert!(published.contains(&ours));
-        std::fs::remove_file(path.with_extension("new")).expect("it is there");
-        published.record(std::iter::empty(), 2);
-        assert!(Published::load(&path).contains(&ours));
-    }
-}
+mod tests;

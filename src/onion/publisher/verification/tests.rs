@@ -156,7 +156,7 @@ fn what_a_predecessor_published_is_older_and_no_alarm() {
     let before = bench.round.digests().next().expect("there is one");
     bench.publish();
     let mut verifier = Verifier::new(None);
-    let old = || HeldDescriptor { digest: before.clone(), revision: Some(1), points: vec![] };
+    let old = || HeldDescriptor { digest: before, revision: Some(1), points: vec![] };
     bench.check(&mut verifier, |_| Held::Descriptor(old()));
     assert_eq!(verifier.last().expect("a check was made").count(HeldState::Older), 16);
     assert!(verifier.alarm().is_none());
