@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod import;
 mod journal;
 pub mod key;
+mod log_repeats;
 mod log_writer;
 mod logging;
 mod onionbalance;

@@ -382,6 +382,12 @@ pub const LOG_LINES_WAITING_MAX: usize = 1024;
 /// unix socket takes 200 kB at a time by default (`net.core.wmem_default`).
 pub const LOG_FIELD_BYTES_MAX: usize = 32 * 1024;
 
+/// One cause is warned of once in this time; what was left out is counted.
+pub const REPEAT_SECONDS: u64 = 60;
+
+/// Causes of which that is remembered: a line's text each.
+pub const REPEAT_CAUSES_MAX: usize = 256;
+
 /// How long an ending process waits for its last lines to be written.
 pub const LOG_FLUSH_MS_MAX: u64 = 1000;
 

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::server::listen;
 use super::status::{DescriptorStatus, InstanceStatus, ProcessStatus, ServiceStatus};
 use super::{AdminError, Place, StatusSource};
+use crate::base::repeats::Repeats;
 use crate::{limits, runtime};
 
 /// The whole answer. Fields of these types are in the order of the alphabet, as OnionBalance sorts
@@ -79,6 +80,7 @@ pub async fn serve(
 ) -> Result<(), AdminError> {
     let (listener, _file) = listen(path, place)?;
     let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    let repeats = Repeats::new();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
@@ -93,7 +95,9 @@ pub async fn serve(
             }
             // No descriptor left, most likely: the service goes on, and so does this, later.
             Err(error) => {
-                tracing::warn!("the socket for OnionBalance's status: {error}");
+                if let Some(more) = repeats.say() {
+                    tracing::warn!("the socket for OnionBalance's status: {error}{more}");
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -10,6 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{BackendRequest, CircuitId, StatusSource, Verdict, VerdictRequest, succession};
+use crate::base::repeats::Repeats;
 use crate::base::socket_file::{self, SocketFile};
 use crate::base::stream::NoCircuitId;
 use crate::limits;
@@ -131,6 +132,7 @@ pub async fn serve(
 ) -> Result<(), AdminError> {
     let (listener, _file) = listen(path, place)?;
     let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    let repeats = Repeats::new();
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
@@ -145,7 +147,9 @@ pub async fn serve(
             }
             // No descriptor left, most likely: the service goes on, and so does this, later.
             Err(error) => {
-                tracing::warn!("admin socket: {error}");
+                if let Some(more) = repeats.say() {
+                    tracing::warn!("admin socket: {error}{more}");
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

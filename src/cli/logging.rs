@@ -2,7 +2,8 @@
 //!
 //! It goes to standard error ([`super::log_writer`]): for people on a terminal, as journald's
 //! fields ([`super::journal`]) where standard error is the journal's, else as JSON lines; `[log]
-//! format` says otherwise.
+//! format` says otherwise. Equal warnings of libraries are told once a minute
+//! ([`super::log_repeats`]).
 //! By default with our own lines from `info` up and arti's from `warn` up; `[log] level` and, above
 //! it, `RUSTBALANCE_LOG` take tracing's directives, for example
 //! `rustbalance=debug,tor_guardmgr=info`.
@@ -17,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::journal::{Journal, JournalLayer};
+use super::log_repeats::OneAMinute;
 use super::log_writer::{self, LogWriter};
 use crate::base::redact::scrub;
 use crate::config::{Log, LogFormat};
@@ -129,7 +131,8 @@ pub fn init(log: &Log) -> Result<(), String> {
         (false, false) => lines().json().boxed(),
     };
     let (filter, handle) = reload::Layer::new(filter(log));
-    if tracing_subscriber::registry().with(filter).with(layer).try_init().is_ok() {
+    let registry = tracing_subscriber::registry().with(filter).with(OneAMinute::new());
+    if registry.with(layer).try_init().is_ok() {
         let _ = FILTER.set(handle);
         let _ = FOR_PEOPLE.set(for_people);
     }

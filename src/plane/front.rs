@@ -39,6 +39,7 @@ use super::passed::PassedSockets;
 use super::proxy_protocol::read::{self, Extent, Facts};
 use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
+use crate::base::repeats::Repeats;
 use crate::base::socket_file::{self, SocketFile};
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
 use crate::limits;
@@ -73,6 +74,8 @@ pub struct Front {
     accepted_total: AtomicU64,
     /// PROXY headers that were wrong, or did not come in time.
     headers_refused_total: AtomicU64,
+    /// Warnings of connections that could not be taken, and of sockets that could not be opened.
+    repeats: [Repeats; 2],
     /// Numbers of connections that name no circuit.
     next_serial: AtomicU32,
     /// Set when no more connections shall be taken.
@@ -179,6 +182,7 @@ impl Front {
             counters: Arc::default(),
             accepted_total: AtomicU64::new(0),
             headers_refused_total: AtomicU64::new(0),
+            repeats: [const { Repeats::new() }; 2],
             next_serial: AtomicU32::new(1),
             ended: watch::channel(false).0,
             file,
@@ -239,8 +243,13 @@ impl Front {
                 match self.listener() {
                     Ok(listener) => self.take(&listener, &handoff, core).await,
                     Err(error) => {
-                        let address = &self.config.address;
-                        tracing::error!(core, "cannot listen on {address}: {error}; trying again");
+                        let (address, [_, repeats]) = (&self.config.address, &self.repeats);
+                        if let Some(more) = repeats.say() {
+                            tracing::error!(
+                                core,
+                                "cannot listen on {address}: {error}; trying again{more}"
+                            );
+                        }
                         let wait = Duration::from_millis(limits::LISTEN_OPEN_RETRY_MS);
                         runtime::sleep(wait).await;
                     }
@@ -280,12 +289,12 @@ impl Front {
         core: usize,
     ) {
         let mut ended = self.ended.subscribe();
-        let (mut in_a_row, mut failing) = (0_u32, false);
+        let mut in_a_row = 0_u32;
         loop {
             // A burst comes as one: those that have come are served before more are taken, and what
             // is needed to begin with one is needed for so many at a time.
             in_a_row = in_a_row.wrapping_add(1);
-            if in_a_row % limits::LISTEN_IN_A_ROW_MAX == 0 {
+            if in_a_row.is_multiple_of(limits::LISTEN_IN_A_ROW_MAX) {
                 tokio::task::yield_now().await;
             }
             let accepted = tokio::select! {
@@ -295,15 +304,18 @@ impl Front {
             };
             match accepted {
                 Ok(fd) => {
-                    failing = false;
                     self.accepted_total.fetch_add(1, Ordering::Relaxed);
                     self.place(fd, handoff, core);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) => {
                     // No descriptor is left, say: the kernel keeps who comes meanwhile.
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(core, "cannot accept at {}: {error}", self.config.address);
+                    let (address, [repeats, _]) = (&self.config.address, &self.repeats);
+                    match repeats.say() {
+                        Some(more) => {
+                            tracing::warn!(core, "cannot accept at {address}: {error}{more}");
+                        }
+                        None => tracing::debug!(core, "cannot accept at {address}: {error}"),
                     }
                     runtime::sleep(Duration::from_millis(limits::LISTEN_RETRY_MS)).await;
                 }

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use futures::channel::oneshot;
 
 use super::pinning;
+use crate::base::repeats::Repeats;
 use crate::limits;
 
 /// A job.
@@ -30,6 +31,9 @@ static POOL: Mutex<Pool> = Mutex::new(Pool { jobs: VecDeque::new(), idle: 0, thr
 
 /// Rings when there is a job.
 static NEWS: Condvar = Condvar::new();
+
+/// Threads that could not be started.
+static NO_THREAD: Repeats = Repeats::new();
 
 /// The pool, locked.
 fn pool() -> MutexGuard<'static, Pool> {
@@ -71,7 +75,11 @@ pub(super) fn spawn<T: Send + 'static>(
     if pool.idle <= pool.jobs.len() && pool.threads < limits::BLOCKING_THREADS_MAX {
         match std::thread::Builder::new().name("blocking".to_owned()).spawn(work) {
             Ok(_) => pool.threads += 1,
-            Err(error) => tracing::error!("no thread for a blocking job: {error}"),
+            Err(error) => {
+                if let Some(more) = NO_THREAD.say() {
+                    tracing::error!("no thread for a blocking job: {error}{more}");
+                }
+            }
         }
     }
     if pool.threads > 0 {

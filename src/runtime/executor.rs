@@ -35,6 +35,7 @@ use crossbeam_queue::SegQueue;
 use slab::Slab;
 
 use super::park::Parking;
+use crate::base::repeats::Repeats;
 use crate::limits;
 
 /// What other threads see of a core's executor.
@@ -254,13 +255,18 @@ pub(super) fn unpark(queue: &RunQueue) {
     queue.parking.wake_up();
 }
 
+/// Tasks that panicked, on any core: a client may know how to do that again and again.
+static PANICS: Repeats = Repeats::new();
+
 /// Run tasks until the batch is full or none is ready; says which.
 fn run_batch(queue: &RunQueue) -> bool {
     for _ in 0..limits::RUNNER_BATCH_TASKS {
         let Some(runnable) = next_ready(queue) else { return true };
         if std::panic::catch_unwind(AssertUnwindSafe(|| runnable.run())).is_err() {
             queue.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("a task of this core panicked; the others go on");
+            if let Some(more) = PANICS.say() {
+                tracing::error!("a task of this core panicked; the others go on{more}");
+            }
         }
         if !tokio::task::coop::has_budget_remaining() {
             return false;
