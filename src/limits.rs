@@ -531,10 +531,15 @@ pub const DESCRIPTOR_LIFETIME_MINUTES: u16 = 180;
 /// Lifetime of the certificates in a descriptor (C tor: 54 hours).
 pub const DESCRIPTOR_CERT_LIFETIME_SECONDS: u64 = 54 * 3600;
 
-/// A descriptor is published again at a random time between these, as C tor does.
+/// A descriptor is published again at a random time between these, as C tor does; each period has
+/// its own.
 pub const REPUBLISH_SECONDS_MIN: u64 = 60 * 60;
 /// See [`REPUBLISH_SECONDS_MIN`].
 pub const REPUBLISH_SECONDS_MAX: u64 = 120 * 60;
+
+/// The times of two periods are at least so far apart: who sees HSDirs of both shall not see both
+/// descriptors come together.
+pub const REPUBLISH_APART_SECONDS: u64 = 120;
 
 /// The first descriptor goes out when every instance has a point, or after this long.
 pub const FIRST_PUBLISH_WAIT_MS: u64 = 5_000;
@@ -589,6 +594,12 @@ const _: () = assert!(REFUSED_PAUSE_MS_MIN < REFUSED_PAUSE_MS_MAX);
 const _: () = assert!(REFUSED_PAUSE_MS_MAX < REFUSED_WAIT_MS_MAX);
 const _: () = assert!(REFUSED_WAIT_MS_MAX < RENDEZVOUS_BUILD_MS_MAX);
 const _: () = assert!(REPUBLISH_SECONDS_MIN < REPUBLISH_SECONDS_MAX);
+// Most times that are drawn are far enough from all others.
+const _: () = assert!(
+    REPUBLISH_APART_SECONDS * 2 * PERIODS_LIVE_MAX as u64 * 2
+        < REPUBLISH_SECONDS_MAX - REPUBLISH_SECONDS_MIN
+);
+const _: () = assert!(PUBLISH_ROUND_INTERVAL_SECONDS < REPUBLISH_SECONDS_MIN);
 const _: () = assert!(CLOCK_SKEW_WARN_MS < CLOCK_SKEW_PUBLISH_MS_MAX);
 const _: () = assert!(RENDEZVOUS_BUILDING_MAX as u64 <= RENDEZVOUS_OPEN_MAX);
 const _: () = assert!(RENDEZVOUS_ATTEMPT_MS_MAX < RENDEZVOUS_BUILD_MS_MAX);

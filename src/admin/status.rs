@@ -120,10 +120,10 @@ pub struct ServiceStatus {
     pub verification: VerificationStatus,
 }
 
-/// What the HSDirs of a service held when they were last asked, in numbers.
+/// What the HSDirs of a service held when all were last asked, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerificationStatus {
-    /// Checks so far.
+    /// Checks of all HSDirs so far.
     pub checks_total: u64,
     /// When the last one ended (RFC 3339, UTC).
     pub checked_at: Option<String>,
@@ -141,6 +141,12 @@ pub struct VerificationStatus {
     pub foreign_total: u64,
     /// Whether somebody else seems to have the key.
     pub alarm: bool,
+    /// Looks at some HSDirs only, so far: at one every few hours, and at those in doubt.
+    #[serde(default)]
+    pub looks_total: u64,
+    /// When the last of them ended (RFC 3339, UTC).
+    #[serde(default)]
+    pub looked_at: Option<String>,
 }
 
 /// What one service has published, HSDir by HSDir: `rustbalance descriptor show`.

@@ -399,6 +399,7 @@ fn settings(service: &Service) -> ServiceSettings {
         rendezvous_building_max: limits::RENDEZVOUS_BUILDING_MAX,
         remotes: service.remotes.clone(),
         verify_interval: service.verify_interval,
+        theft_check_interval: service.theft_check_interval,
         distinct_descriptors: service.distinct_descriptors,
         remote_interval: service.remote_interval,
     }

@@ -222,6 +222,8 @@ impl Shared {
             unreachable: held(HeldState::Unreachable),
             foreign_total: publisher.foreign_total,
             alarm: publisher.alarm.is_some(),
+            looks_total: publisher.looks_total,
+            looked_at: publisher.looked_at.clone(),
         };
         let published =
             publisher.descriptors.iter().map(|one| one.instances).min().unwrap_or_default();

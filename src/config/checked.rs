@@ -9,7 +9,7 @@ use super::problem::{ConfigError, Problem};
 use super::{address, place, raw, unsupported};
 use crate::limits::{
     CONFIG_FILE_BYTES_MAX, DRAIN_SECONDS_DEFAULT, INSTANCES_MAX, INTRO_POINTS_DEFAULT,
-    INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT, VERIFY_SECONDS_DEFAULT,
+    INTRO_POINTS_PER_INSTANCE_DEFAULT, STREAMS_PER_CIRCUIT_DEFAULT, THEFT_CHECK_SECONDS_DEFAULT,
 };
 use crate::onion::config::{IntroDos, RemoteConfig, RemoteInterval};
 use crate::plane::config::{BackendAddress, CircuitLimits, ListenConfig, PortConfig, PortTarget};
@@ -74,8 +74,10 @@ pub struct Service {
     pub intro_points_max: u8,
     /// Whether HSDirs get different descriptors where there are more points than one holds.
     pub distinct_descriptors: bool,
-    /// How often HSDirs are asked what they hold; `None`: only when the operator asks.
+    /// How often all HSDirs are asked what they hold; `None`: only when the operator asks.
     pub verify_interval: Option<Duration>,
+    /// How often a single one is asked, for the theft alarm; `None`: never.
+    pub theft_check_interval: Option<Duration>,
     /// The introduction points' DoS defence; `None`: the relays' default.
     pub intro_dos: Option<IntroDos>,
     /// Streams that one client circuit may have open.
@@ -311,7 +313,8 @@ impl Config {
             intro_points_per_instance: INTRO_POINTS_PER_INSTANCE_DEFAULT,
             intro_points_max: INTRO_POINTS_DEFAULT,
             distinct_descriptors: true,
-            verify_interval: Some(Duration::from_secs(VERIFY_SECONDS_DEFAULT)),
+            verify_interval: None,
+            theft_check_interval: Some(Duration::from_secs(THEFT_CHECK_SECONDS_DEFAULT)),
             intro_dos: None,
             streams_per_circuit_max: STREAMS_PER_CIRCUIT_DEFAULT,
             circuit_limits: CircuitLimits::default(),

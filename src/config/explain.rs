@@ -65,7 +65,9 @@ fn write_service(config: &Config, service: &Service, out: &mut String) -> std::f
     writeln!(out, "intro_points_max = {}  # in the descriptor", service.intro_points_max)?;
     writeln!(out, "distinct_descriptors = {}", service.distinct_descriptors)?;
     let verify = service.verify_interval.unwrap_or_default().as_secs();
-    writeln!(out, "verify_interval_s = {verify}  # what the HSDirs hold; 0: never by itself")?;
+    writeln!(out, "verify_interval_s = {verify}  # what all HSDirs hold; 0: only when asked")?;
+    let theft = service.theft_check_interval.unwrap_or_default().as_secs();
+    writeln!(out, "theft_check_s = {theft}  # whether one HSDir has another's; 0: never")?;
     match &service.intro_dos {
         Some(dos) => {
             writeln!(out, "dos_rate_per_second = {}  # INTRODUCE2 cells", dos.rate_per_second)?;

@@ -48,6 +48,8 @@ pub(super) struct RawService {
     pub distinct_descriptors: Option<At<bool>>,
     /// `verify_interval_s`
     pub verify_interval_s: Option<At<i64>>,
+    /// `theft_check_s`
+    pub theft_check_s: Option<At<i64>>,
     /// `dos_rate_per_second`
     pub dos_rate_per_second: Option<At<i64>>,
     /// `dos_burst`
@@ -306,6 +308,7 @@ fn read_service<'i>(table: &TableReader<'_, 'i>, d: &mut Document<'i>) -> RawSer
         intro_points_max: table.integer("intro_points_max", d),
         distinct_descriptors: table.boolean("distinct_descriptors", d),
         verify_interval_s: table.integer("verify_interval_s", d),
+        theft_check_s: table.integer("theft_check_s", d),
         dos_rate_per_second: table.integer("dos_rate_per_second", d),
         dos_burst: table.integer("dos_burst", d),
         streams_per_circuit_max: table.integer("streams_per_circuit_max", d),

@@ -45,6 +45,7 @@ pub(super) const SERVICE: Table = Table {
         "over_limit",
         "allow_unknown_ports",
         "verify_interval_s",
+        "theft_check_s",
         "remote_interval_min_s",
         "remote_interval_max_s",
         "port",

@@ -228,6 +228,26 @@ fn a_wrong_value_says_what_to_write() {
     assert!(problem(&long, 6, "admin.socket").contains("108 bytes"));
 }
 
+/// All HSDirs are asked by nobody but RustBalance: not unless it is wanted.
+#[test]
+fn one_hsdir_is_asked_now_and_then_and_all_only_where_it_is_configured() {
+    let intervals = |line: &str| {
+        let config = good(&MINIMAL.replace("[[service]]", &format!("[[service]]\n{line}")));
+        let service = &config.services[0];
+        (service.verify_interval, service.theft_check_interval)
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(intervals(""), (None, seconds(4 * 3600)));
+    assert_eq!(intervals("theft_check_s = 0"), (None, None));
+    assert_eq!(
+        intervals("theft_check_s = 60\nverify_interval_s = 3600"),
+        (seconds(3600), seconds(60))
+    );
+    let text = MINIMAL.replace("[[service]]", "[[service]]\ntheft_check_s = 59");
+    let said = problem(&text, 2, "service[0].theft_check_s");
+    assert!(said.contains("from 60 to 604800"), "{said}");
+}
+
 #[test]
 fn a_port_has_a_number_that_is_free_and_something_behind_it() {
     let port = |virtual_port: &str, backends: &str| {

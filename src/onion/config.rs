@@ -26,8 +26,10 @@ pub struct ServiceSettings {
     pub rendezvous_building_max: usize,
     /// Instances elsewhere whose descriptors are fetched.
     pub remotes: Vec<RemoteConfig>,
-    /// How often HSDirs are asked what they hold; `None`: only when the operator asks.
-    pub verify_interval: Option<std::time::Duration>,
+    /// How often all HSDirs are asked what they hold; `None`: only when the operator asks.
+    pub verify_interval: Option<Duration>,
+    /// How often a single one is asked, for the theft alarm; `None`: never.
+    pub theft_check_interval: Option<Duration>,
     /// How often they are looked at.
     pub remote_interval: RemoteInterval,
 }

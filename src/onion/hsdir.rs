@@ -4,6 +4,7 @@
 //! Called by the publisher on the control core; retries are the publisher's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use tor_checkable::{SelfSigned as _, Timebound as _};
@@ -34,6 +35,9 @@ pub(super) enum UploadError {
     /// The request failed on the way.
     #[error("the request failed: {0}")]
     Request(String),
+    /// The descriptor went out, and no answer came: the HSDir may have it.
+    #[error("no receipt: {0}")]
+    NoReceipt(String),
     /// The HSDir said no.
     #[error("the HSDir refused the descriptor: {0}")]
     Refused(String),
@@ -52,16 +56,22 @@ pub(super) async fn upload(
     descriptor: Arc<str>,
 ) -> Result<(), UploadError> {
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    runtime::timeout(deadline, attempt(pool, hsdir, descriptor))
-        .await
-        .unwrap_or(Err(UploadError::Timeout))
+    let sent = AtomicBool::new(false);
+    match runtime::timeout(deadline, attempt(pool, hsdir, descriptor, &sent)).await {
+        Ok(ended) => ended,
+        Err(_) if sent.load(Ordering::Relaxed) => {
+            Err(UploadError::NoReceipt(UploadError::Timeout.to_string()))
+        }
+        Err(_) => Err(UploadError::Timeout),
+    }
 }
 
-/// See [`upload`].
+/// See [`upload`]. `sent` tells from when on the HSDir may have the descriptor.
 async fn attempt(
     pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     descriptor: Arc<str>,
+    sent: &AtomicBool,
 ) -> Result<(), UploadError> {
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
     let tunnel = pool.circuits().get_or_launch_svc_dir(&netdir, hsdir);
@@ -72,9 +82,10 @@ async fn attempt(
         .map_err(|error| UploadError::Request(error.to_string()))?;
     let mut stream = tunnel.begin_dir_stream().await.map_err(LaunchError::from)?;
     let request = HsDescUploadRequest::new(descriptor);
+    sent.store(true, Ordering::Relaxed);
     let response = send_request(&CoreRuntime, &request, &mut stream, source)
         .await
-        .map_err(|error| UploadError::Request(error.to_string()))?;
+        .map_err(|error| UploadError::NoReceipt(error.to_string()))?;
     response.into_output_string().map_err(|error| UploadError::Refused(error.to_string()))?;
     Ok(())
 }

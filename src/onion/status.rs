@@ -147,7 +147,7 @@ pub enum UploadState {
     Failed,
 }
 
-/// What the HSDirs held when they were last asked.
+/// What the HSDirs held when all of them were last asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
     /// Which one it was since the process began, from 1.
@@ -236,4 +236,8 @@ pub struct PublisherStatus {
     pub alarm: Option<String>,
     /// Descriptors that were found so far, signed with our key, and that we did not publish.
     pub foreign_total: u64,
+    /// Looks at some HSDirs only, so far.
+    pub looks_total: u64,
+    /// When the last of them ended (RFC 3339, UTC).
+    pub looked_at: Option<String>,
 }

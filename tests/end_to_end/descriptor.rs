@@ -36,9 +36,10 @@ fn wait_until_good(service: &Service) -> Value {
 }
 
 #[test]
-fn every_hsdir_is_asked_and_a_second_publisher_is_an_alarm() {
+fn every_hsdir_is_asked_on_request_and_a_look_at_one_finds_a_second_publisher() {
     let (lab, client) = crate::lab();
-    let service = Service::start(lab, &Spec::default());
+    let spec = Spec { service_lines: "theft_check_s = 60".to_owned(), ..Spec::default() };
+    let service = Service::start(lab, &spec);
     let good = wait_until_good(&service);
     let hsdirs = good[0]["verification"]["hsdirs"].as_array().expect("a list");
     assert!(hsdirs.len() >= 8, "{good:#}");
@@ -60,12 +61,15 @@ fn every_hsdir_is_asked_and_a_second_publisher_is_an_alarm() {
         .expect("the key is there");
     let other = Service::start_in(lab, &Spec::default(), dir);
     assert_eq!(other.onion, service.onion);
-    let alarmed = wait_until("the other's descriptor is noticed", 120, || {
-        let (code, found) = in_json(&service, &["verify"]);
-        assert!(code == Some(0) || code == Some(1), "{code:?}");
-        (found[0]["alarm"] == true).then_some(found)
+    // Nobody asks: what finds it is a look at one HSDir, after 30 to 90 s.
+    let checks = service.service_status()["verification"]["checks_total"].clone();
+    let alarmed = wait_until("the other's descriptor is noticed", 240, || {
+        let found = service.service_status()["verification"].clone();
+        (found["alarm"] == true).then_some(found)
     })
-    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    .unwrap_or_else(|error| panic!("{error}\n{:#}\n{}", service.service_status(), service.log()));
+    assert!(alarmed["looks_total"].as_u64() >= Some(1), "{alarmed:#}");
+    assert_eq!(alarmed["checks_total"], checks, "all are asked only later: {alarmed:#}");
     assert_eq!(descriptor(&service, &["verify"]).0, Some(1), "{alarmed:#}");
     assert!(service.log().contains("another publisher holds this service's key"));
     wait_until("status tells of it", 30, || {

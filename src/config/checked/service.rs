@@ -1,5 +1,6 @@
 //! From what was typed to what it means: `[[service]]`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check::Checker;
@@ -12,7 +13,8 @@ use crate::limits::{
     CIRCUIT_RATE_MAX, INTRO_DOS_BURST_DEFAULT, INTRO_DOS_MAX, INTRO_POINTS_DEFAULT,
     INTRO_POINTS_MAX, INTRO_POINTS_PER_INSTANCE_DEFAULT, PORTS_PER_SERVICE_MAX,
     SERVICE_NAME_CHARS_MAX, STREAMS_PER_CIRCUIT_DEFAULT, STREAMS_PER_CIRCUIT_MAX,
-    VERIFY_SECONDS_DEFAULT, VERIFY_SECONDS_MAX, VERIFY_SECONDS_MIN,
+    THEFT_CHECK_SECONDS_DEFAULT, THEFT_CHECK_SECONDS_MAX, THEFT_CHECK_SECONDS_MIN,
+    VERIFY_SECONDS_MAX, VERIFY_SECONDS_MIN,
 };
 use crate::onion::config::IntroDos;
 use crate::plane::config::{CircuitLimits, OverLimit, PortConfig, Rate};
@@ -27,7 +29,12 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
     );
     let intro_points_max =
         checker.number(raw.intro_points_max.as_ref(), 1..=INTRO_POINTS_MAX, INTRO_POINTS_DEFAULT);
-    let verify_interval = check_verify_interval(raw.verify_interval_s.as_ref(), checker);
+    let verify = VERIFY_SECONDS_MIN..=VERIFY_SECONDS_MAX;
+    let verify_interval = check_interval_or_0(raw.verify_interval_s.as_ref(), verify, 0, checker);
+    let theft = THEFT_CHECK_SECONDS_MIN..=THEFT_CHECK_SECONDS_MAX;
+    let default = THEFT_CHECK_SECONDS_DEFAULT;
+    let theft_check_interval =
+        check_interval_or_0(raw.theft_check_s.as_ref(), theft, default, checker);
     let intro_dos = check_intro_dos(raw, checker);
     let streams_per_circuit_max = checker.number(
         raw.streams_per_circuit_max.as_ref(),
@@ -69,6 +76,7 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
         intro_points_max,
         distinct_descriptors: raw.distinct_descriptors.as_ref().is_none_or(|typed| typed.value),
         verify_interval,
+        theft_check_interval,
         intro_dos,
         streams_per_circuit_max,
         circuit_limits,
@@ -79,14 +87,17 @@ pub(super) fn check_service(raw: &RawService, checker: &mut Checker<'_>) -> Opti
 }
 
 /// Often enough, not too often, or 0: never by itself.
-fn check_verify_interval(typed: Option<&At<i64>>, checker: &mut Checker<'_>) -> Option<Duration> {
-    match typed {
-        Some(typed) if typed.value == 0 => None,
-        typed => {
-            let range = VERIFY_SECONDS_MIN..=VERIFY_SECONDS_MAX;
-            Some(Duration::from_secs(checker.number(typed, range, VERIFY_SECONDS_DEFAULT)))
-        }
-    }
+fn check_interval_or_0(
+    typed: Option<&At<i64>>,
+    range: RangeInclusive<u64>,
+    default: u64,
+    checker: &mut Checker<'_>,
+) -> Option<Duration> {
+    let seconds = match typed {
+        Some(typed) if typed.value == 0 => 0,
+        typed => checker.number(typed, range, default),
+    };
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 /// What follows when a circuit goes over a limit.

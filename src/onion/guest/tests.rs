@@ -24,6 +24,7 @@ fn service(seats: usize) -> Arc<Service> {
         rendezvous_building_max: 8,
         remotes: Vec::new(),
         verify_interval: None,
+        theft_check_interval: None,
         distinct_descriptors: true,
         remote_interval: RemoteInterval::default(),
     };

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tor_netdoc::doc::hsdesc::IntroPointDesc;
+
+use super::live::Live;
+use super::round::Round;
+use super::timetable::Urgency;
 use super::verification::{Answer, Remedy};
 use super::{Publisher, seconds};
 use crate::onion::hsdir;
@@ -11,7 +16,7 @@ use crate::runtime;
 impl Publisher {
     /// Whether there is something to ask HSDirs for.
     pub(super) fn can_verify(&self) -> bool {
-        self.round.is_some() && self.netdir().is_some() && !self.service.is_handed_over()
+        self.has_published() && self.netdir().is_some() && !self.service.is_handed_over()
     }
 
     /// Ask HSDirs what they hold, when it is time, or somebody wants to know.
@@ -21,11 +26,12 @@ impl Publisher {
             return;
         }
         let wanted = self.service.last_check_wanted();
-        if self.verifier.is_due(wanted, now)
+        if let Some(scope) = self.verifier.due(wanted, now)
             && self.can_verify()
-            && let Some(round) = &self.round
         {
-            self.verifier.begin(round, wanted, now);
+            let questions = self.rounds().flat_map(Round::questions).collect();
+            let current = self.current_period();
+            self.verifier.begin(scope, questions, current, wanted, now);
         }
         while self.verifier.has_questions() {
             let Ok(slot) = Arc::clone(&self.questions).try_acquire_owned() else { return };
@@ -44,12 +50,19 @@ impl Publisher {
 
     /// An HSDir has said what it holds: see that it holds the newest.
     pub(super) fn note_answer(&mut self, answer: Answer, now: Instant) {
-        let Some(round) = &mut self.round else { return };
-        match self.verifier.note(answer, round, &self.published) {
-            Some(Remedy::Upload(name)) => round.note_lost(name, now),
+        let rounds = || self.live.iter().filter_map(|live| live.round.as_ref());
+        let owner = |point: &IntroPointDesc| rounds().find_map(|round| round.instance_of(point));
+        match self.verifier.note(answer, owner, &self.published, now) {
+            Some(Remedy::Upload(name)) => {
+                let rounds = self.live.iter_mut().filter_map(|live| live.round.as_mut());
+                rounds.for_each(|round| round.note_lost(name, now));
+            }
             Some(Remedy::Exceed(key, counter)) => {
                 self.revisions.note_seen(key, counter, seconds());
-                self.pacing.want(now);
+                let of_it = |live: &&mut Live| live.period.blinded_id() == key;
+                if let Some(live) = self.live.iter_mut().find(of_it) {
+                    live.times.want(Urgency::Turn, now);
+                }
             }
             None => {}
         }

@@ -1,4 +1,4 @@
-//! One round: a descriptor for each live period, and its uploads to every HSDir.
+//! One round of a time period: its descriptor, and the uploads to every HSDir.
 //!
 //! Pure bookkeeping: it says which upload is due and takes in how it ended; the publisher runs it.
 
@@ -44,13 +44,11 @@ pub(super) enum RoundError {
     ClockBehind,
 }
 
-/// Names one upload: which round, which descriptor of it, which HSDir.
+/// Names one upload: which round, which HSDir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UploadName {
     /// Number of the round.
     round: u64,
-    /// Index of the descriptor.
-    descriptor: usize,
     /// Index of the HSDir.
     hsdir: usize,
 }
@@ -76,8 +74,35 @@ pub(super) enum UploadEnd {
     Taken,
     /// The HSDir said no, and would say so again: it holds this one of the blinded key, if any.
     Refused(Option<(HsBlindId, HeldDescriptor)>),
+    /// The descriptor went out, and no receipt came back: it holds this one, if any.
+    NoReceipt(Option<(HsBlindId, HeldDescriptor)>),
     /// It did not come to that.
     Failed,
+}
+
+impl UploadEnd {
+    /// What the HSDir was found to hold instead of an answer.
+    pub(super) fn held(&self) -> Option<&(HsBlindId, HeldDescriptor)> {
+        match self {
+            UploadEnd::Refused(held) | UploadEnd::NoReceipt(held) => held.as_ref(),
+            UploadEnd::Taken | UploadEnd::Failed => None,
+        }
+    }
+}
+
+/// What follows from the end of an upload, for the publisher to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sequel {
+    /// Nothing.
+    None,
+    /// The HSDir holds a higher counter: look at it later, and publish anew if it is the `first` of
+    /// the round.
+    HigherCounter {
+        /// Whether no other HSDir of the round has refused before.
+        first: bool,
+        /// The relay, as [`Position`] names it.
+        relay: String,
+    },
 }
 
 /// An upload that has ended.
@@ -156,8 +181,10 @@ impl Target {
     }
 }
 
-/// One descriptor and its HSDirs.
-struct Publication {
+/// The descriptor of one period, and its HSDirs.
+pub(super) struct Round {
+    /// The round's number.
+    number: u64,
     /// Number of the time period.
     period: u64,
     /// The period's blinded key.
@@ -170,14 +197,6 @@ struct Publication {
     variants: Vec<Descriptor>,
     /// Where it goes.
     targets: Vec<Target>,
-}
-
-/// The descriptors of one round.
-pub(super) struct Round {
-    /// The round's number.
-    number: u64,
-    /// One descriptor for each live period.
-    publications: Vec<Publication>,
     /// The points in its documents, with the numbers of their instances.
     spread: Spread<IntroPointDesc>,
     /// When it was built.
@@ -191,14 +210,15 @@ fn variant(spread: &Spread<IntroPointDesc>, place: Place) -> usize {
     spread.set_for(usize::from(place.replica), usize::from(place.position))
 }
 
-/// Rounds are numbered, so that a late upload of an old one is not taken for one of the new.
+/// Rounds are numbered, so that a late upload of an old one, or of another period's, is not taken
+/// for one of the new.
 static NEXT_ROUND: AtomicU64 = AtomicU64::new(0);
 
 impl Round {
-    /// Build the descriptors of all `periods` with the same points, and the offer of congestion
-    /// control if every one of them does it.
+    /// Build the descriptor of a period with these points, and the offer of congestion control if
+    /// every one of them does it.
     pub(super) fn build(
-        periods: &[Period],
+        period: &Period,
         spread: Spread<IntroPointDesc>,
         congestion_control: bool,
         revisions: &mut Revisions,
@@ -208,42 +228,41 @@ impl Round {
     ) -> Result<Round, RoundError> {
         let seconds =
             wall.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| RoundError::ClockBehind)?;
-        let mut publications = Vec::new();
-        for period in periods {
-            let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
-            let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
-            let params = netdir.params();
-            let document = |set: &Vec<_>| {
-                descriptor::build(&period.keys, set, revision, congestion_control, params, wall)
-            };
-            let variants = spread.sets.iter().map(document).collect::<Result<_, _>>()?;
-            let target = |(index, hsdir): (usize, OwnedCircTarget)| Target {
-                ids: RelayIds::from_relay_ids(&hsdir),
-                hsdir,
-                place: Place::of(index, netdir),
-                variant: variant(&spread, Place::of(index, netdir)),
-                progress: Progress::Waiting(now),
-                backoff_ms: limits::UPLOAD_BACKOFF_MS_MIN,
-                attempts: 0,
-                uploaded_at: None,
-                error: None,
-            };
-            publications.push(Publication {
-                period: period.time_period().interval_num(),
-                blinded: period.blinded_id(),
-                subcredential: period.keys.subcredential,
-                revision,
-                variants,
-                targets: period.hsdirs(netdir)?.into_iter().enumerate().map(target).collect(),
-            });
-        }
+        let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
+        let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
+        let params = netdir.params();
+        let document = |set: &Vec<_>| {
+            descriptor::build(&period.keys, set, revision, congestion_control, params, wall)
+        };
+        let variants = spread.sets.iter().map(document).collect::<Result<_, _>>()?;
+        let target = |(index, hsdir): (usize, OwnedCircTarget)| Target {
+            ids: RelayIds::from_relay_ids(&hsdir),
+            hsdir,
+            place: Place::of(index, netdir),
+            variant: variant(&spread, Place::of(index, netdir)),
+            progress: Progress::Waiting(now),
+            backoff_ms: limits::UPLOAD_BACKOFF_MS_MIN,
+            attempts: 0,
+            uploaded_at: None,
+            error: None,
+        };
         Ok(Round {
             number: NEXT_ROUND.fetch_add(1, Ordering::Relaxed),
-            publications,
+            period: period.time_period().interval_num(),
+            blinded: period.blinded_id(),
+            subcredential: period.keys.subcredential,
+            revision,
+            variants,
+            targets: period.hsdirs(netdir)?.into_iter().enumerate().map(target).collect(),
             spread,
             published_at: wall,
             refused: false,
         })
+    }
+
+    /// Whether this is an upload of this round.
+    pub(super) fn has_upload(&self, name: UploadName) -> bool {
+        name.round == self.number
     }
 
     /// Whether this point is in the descriptors.
@@ -258,9 +277,9 @@ impl Round {
         self.spread.sets.iter().flatten().find(known).map(|(instance, _)| *instance)
     }
 
-    /// What status shows of the documents of a period.
-    fn variants(&self, publication: &Publication) -> Vec<VariantStatus> {
-        let documents = self.spread.sets.iter().zip(&publication.variants).enumerate();
+    /// What status shows of the documents.
+    fn variants(&self) -> Vec<VariantStatus> {
+        let documents = self.spread.sets.iter().zip(&self.variants).enumerate();
         let status = documents.map(|(variant, (set, document))| VariantStatus {
             variant,
             size_bytes: document.text().len(),
@@ -279,28 +298,22 @@ impl Round {
 
     /// The names of the documents that are about to be uploaded.
     pub(super) fn digests(&self) -> impl Iterator<Item = Digest> {
-        let documents = self.publications.iter().flat_map(|one| &one.variants);
-        documents.map(|document| Digest::of(document.text()))
+        self.variants.iter().map(|document| Digest::of(document.text()))
     }
 
     /// Every HSDir, to be asked what it holds.
     pub(super) fn questions(&self) -> Vec<Question> {
-        let mut questions = Vec::new();
-        for (descriptor, publication) in self.publications.iter().enumerate() {
-            for (hsdir, target) in publication.targets.iter().enumerate() {
-                questions.push(Question {
-                    name: UploadName { round: self.number, descriptor, hsdir },
-                    period: publication.period,
-                    hsdir: target.hsdir.clone(),
-                    position: target.position(),
-                    blinded: publication.blinded,
-                    subcredential: publication.subcredential,
-                    revision: publication.revision,
-                    has_taken: target.progress == Progress::Done,
-                });
-            }
-        }
-        questions
+        let question = |(hsdir, target): (usize, &Target)| Question {
+            name: UploadName { round: self.number, hsdir },
+            period: self.period,
+            hsdir: target.hsdir.clone(),
+            position: target.position(),
+            blinded: self.blinded,
+            subcredential: self.subcredential,
+            revision: self.revision,
+            has_taken: target.progress == Progress::Done,
+        };
+        self.targets.iter().enumerate().map(question).collect()
     }
 
     /// An HSDir has lost a descriptor that it had taken: it gets it again, unless a newer round is
@@ -316,9 +329,7 @@ impl Round {
 
     /// The HSDir of an upload of this round.
     fn target(&mut self, name: UploadName) -> Option<&mut Target> {
-        let publication = self.publications.get_mut(name.descriptor)?;
-        let target = publication.targets.get_mut(name.hsdir)?;
-        (name.round == self.number).then_some(target)
+        self.targets.get_mut(name.hsdir).filter(|_| name.round == self.number)
     }
 
     /// The numbers of the instances that have a point in it.
@@ -326,68 +337,73 @@ impl Round {
         self.spread.sets.iter().flatten().map(|(instance, _)| *instance)
     }
 
-    /// Whether the period's HSDirs are still the ones that this round uploads to.
+    /// Whether the HSDirs of `period`, whose round this is, are still those that it uploads to.
     pub(super) fn has_hsdirs(&self, period: &Period, netdir: &NetDir) -> bool {
-        let number = period.time_period().interval_num();
-        let Some(publication) = self.publications.iter().find(|one| one.period == number) else {
-            return false;
-        };
         let Ok(now) = period.hsdirs(netdir) else { return true };
         let known = |hsdir: &OwnedCircTarget| {
-            publication.targets.iter().any(|target| hsdir.same_relay_ids(&target.ids))
+            self.targets.iter().any(|target| hsdir.same_relay_ids(&target.ids))
         };
         now.iter().all(known)
     }
 
     /// The next upload that is due, which counts as under way from now on.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Attempt> {
-        for (descriptor, publication) in self.publications.iter_mut().enumerate() {
-            for (hsdir, target) in publication.targets.iter_mut().enumerate() {
-                if matches!(target.progress, Progress::Waiting(at) if at <= now) {
-                    target.progress = Progress::Running;
-                    target.attempts = target.attempts.saturating_add(1);
-                    return Some(Attempt {
-                        name: UploadName { round: self.number, descriptor, hsdir },
-                        hsdir: target.hsdir.clone(),
-                        text: Arc::clone(&publication.variants[target.variant].text),
-                        blinded: publication.blinded,
-                        subcredential: publication.subcredential,
-                    });
-                }
-            }
-        }
-        None
+        let is_due =
+            |target: &Target| matches!(target.progress, Progress::Waiting(at) if at <= now);
+        let (hsdir, target) =
+            self.targets.iter_mut().enumerate().find(|(_, target)| is_due(target))?;
+        target.progress = Progress::Running;
+        target.attempts = target.attempts.saturating_add(1);
+        Some(Attempt {
+            name: UploadName { round: self.number, hsdir },
+            hsdir: target.hsdir.clone(),
+            text: Arc::clone(&self.variants[target.variant].text),
+            blinded: self.blinded,
+            subcredential: self.subcredential,
+        })
     }
 
     /// When the next upload is due.
     pub(super) fn next_attempt(&self) -> Option<Instant> {
-        let targets = self.publications.iter().flat_map(|one| &one.targets);
-        let waiting = targets.filter_map(|target| match target.progress {
+        let waiting = self.targets.iter().filter_map(|target| match target.progress {
             Progress::Waiting(at) => Some(at),
             Progress::Running | Progress::Done => None,
         });
         waiting.min()
     }
 
-    /// Take in how an upload ended; one of an older round is nothing to us. Says whether it is the
-    /// round's first that was refused: then another round is needed.
-    pub(super) fn note_done(&mut self, done: UploadDone, now: Instant) -> bool {
-        let Some(target) = self.target(done.name) else { return false };
-        if matches!(done.end, UploadEnd::Taken) {
+    /// Take in how an upload ended; one of an older round is nothing to us.
+    pub(super) fn note_done(&mut self, done: UploadDone, now: Instant) -> Sequel {
+        let Some(variant) = self.target(done.name).map(|target| target.variant) else {
+            return Sequel::None;
+        };
+        // The receipt may be lost, or it is refused a second time: what it holds says more.
+        let held = done.end.held().map(|(_, held)| held.digest);
+        let holds_ours = held.is_some_and(|held| held == Digest::of(self.variants[variant].text()));
+        let first = !self.refused;
+        let Some(target) = self.target(done.name) else { return Sequel::None };
+        if matches!(done.end, UploadEnd::Taken) || holds_ours {
             target.progress = Progress::Done;
             target.uploaded_at = Some(SystemTime::now());
             target.error = None;
-            return false;
+            return Sequel::None;
         }
         let jitter_ms = rand::rng().random_range(0..=target.backoff_ms / 2);
         let wait = Duration::from_millis(target.backoff_ms + jitter_ms);
         target.progress = Progress::Waiting(now + wait);
         target.backoff_ms = (target.backoff_ms * 2).min(limits::UPLOAD_BACKOFF_MS_MAX);
         target.error = Some(done.error.unwrap_or_else(|| "it failed".to_owned()));
-        let refused = matches!(done.end, UploadEnd::Refused(_));
-        let first = refused && !self.refused;
-        self.refused |= refused;
-        first
+        let relay = target.position().relay;
+        if !matches!(done.end, UploadEnd::Refused(_)) {
+            return Sequel::None;
+        }
+        self.refused = true;
+        Sequel::HigherCounter { first, relay }
+    }
+
+    /// Number of the time period.
+    pub(super) fn period(&self) -> u64 {
+        self.period
     }
 
     /// Whether an HSDir has refused a descriptor of this round.
@@ -397,25 +413,24 @@ impl Round {
 
     /// Whether some HSDir has failed to take its descriptor so far.
     pub(super) fn has_failures(&self) -> bool {
-        self.publications.iter().flat_map(|one| &one.targets).any(|one| one.error.is_some())
+        self.targets.iter().any(|one| one.error.is_some())
     }
 
     /// What status shows.
-    pub(super) fn status(&self) -> Vec<DescriptorStatus> {
+    pub(super) fn status(&self) -> DescriptorStatus {
         let (intro_points, instances) = self.count();
         let done = |target: &&Target| target.progress == Progress::Done;
-        let publication = |one: &Publication| DescriptorStatus {
-            period: one.period,
-            revision: one.revision,
+        DescriptorStatus {
+            period: self.period,
+            revision: self.revision,
             intro_points,
-            size_bytes: one.variants.iter().map(|one| one.text().len()).max().unwrap_or(0),
-            hsdirs_ok: one.targets.iter().filter(done).count(),
-            hsdirs_total: one.targets.len(),
+            size_bytes: self.variants.iter().map(|one| one.text().len()).max().unwrap_or(0),
+            hsdirs_ok: self.targets.iter().filter(done).count(),
+            hsdirs_total: self.targets.len(),
             published_at: self.published_at,
             instances,
-            variants: self.variants(one),
-            uploads: one.targets.iter().map(Target::status).collect(),
-        };
-        self.publications.iter().map(publication).collect()
+            variants: self.variants(),
+            uploads: self.targets.iter().map(Target::status).collect(),
+        }
     }
 }

@@ -7,21 +7,29 @@
 //!                      an older one of ours, or none: that HSDir gets the newest again
 //! ```
 //!
-//! The alarm ends after [`limits::ALARM_CLEAN_CHECKS`] checks in a row that find nothing of the
-//! kind. Pure bookkeeping, as [`super::round`]: it says whom to ask and takes in the answers; the
-//! publisher asks.
+//! An HSDir sees which descriptor is asked for, though not from where. No other service fetches its
+//! own, so as few as will do are asked ([`Scope`]): all when the operator wants it or has
+//! configured it, and during an alarm; those that refused a descriptor for a higher counter,
+//! once, some time later; and every few hours a single one, for a second publisher uploads to all.
+//!
+//! The alarm ends after [`limits::ALARM_CLEAN_CHECKS`] checks of all in a row that find nothing of
+//! the kind. Pure bookkeeping, as [`super::round`]: it says whom to ask and takes in the answers;
+//! the publisher asks.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::RngExt as _;
+use rand::seq::IteratorRandom as _;
 use tor_hscrypto::Subcredential;
 use tor_hscrypto::pk::HsBlindId;
 use tor_linkspec::OwnedCircTarget;
+use tor_netdoc::doc::hsdesc::IntroPointDesc;
 
 use super::super::hsdir::{Held, HeldDescriptor};
 use super::super::published::Published;
 use super::super::status::{HeldState, HeldStatus, Position, Share, Verification};
-use super::round::{Round, UploadName};
+use super::round::UploadName;
 use crate::limits;
 
 /// What the operator is told when somebody else has signed with our key.
@@ -70,10 +78,23 @@ pub(super) enum Remedy {
     Exceed(HsBlindId, u64),
 }
 
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Every HSDir of every live period.
+    All,
+    /// Those that held a higher counter.
+    Doubts,
+    /// One of the current period, at random.
+    One,
+}
+
 /// A check that is under way.
 struct Check {
     /// Its number.
     number: u64,
+    /// Whom it asks.
+    scope: Scope,
     /// The highest number of a request that it answers.
     answers: u64,
     /// Whom it asks.
@@ -86,15 +107,25 @@ struct Check {
 
 /// What there is of checks.
 pub(super) struct Verifier {
-    /// Time between two checks; `None`: only when asked.
+    /// Time between two checks of all; `None`: only when asked.
     interval: Option<Duration>,
-    /// When the next one is due.
+    /// Time between two looks at a single one; `None`: never.
+    theft_interval: Option<Duration>,
+    /// When the next check of all is due.
     next: Option<Instant>,
-    /// Checks so far.
+    /// When the next look at a single one is due.
+    next_theft: Option<Instant>,
+    /// HSDirs in doubt, by period and relay, and when they are looked at.
+    doubts: BTreeMap<(u64, String), Instant>,
+    /// Checks so far, of any scope.
     number: u64,
+    /// Checks of all so far.
+    of_all: u64,
+    /// Others so far, and when the last one ended.
+    looks: (u64, Option<String>),
     /// The one that is under way.
     check: Option<Check>,
-    /// What the last one found.
+    /// What the last one of all found.
     last: Option<Verification>,
     /// Checks in a row without a foreign descriptor since the alarm, while there is one.
     alarm: Option<u32>,
@@ -103,12 +134,17 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Check that often.
-    pub(super) fn new(interval: Option<Duration>) -> Verifier {
+    /// Check all, and look at a single one, that often.
+    pub(super) fn new(interval: Option<Duration>, theft_interval: Option<Duration>) -> Verifier {
         Verifier {
             interval,
+            theft_interval,
             next: None,
+            next_theft: None,
+            doubts: BTreeMap::new(),
             number: 0,
+            of_all: 0,
+            looks: (0, None),
             check: None,
             last: None,
             alarm: None,
@@ -121,35 +157,102 @@ impl Verifier {
         if self.next.is_none() {
             self.next = self.next_time(now);
         }
+        if self.next_theft.is_none() {
+            self.next_theft = self.next_theft_time(now);
+        }
+    }
+
+    /// An HSDir refused a descriptor for a higher counter.
+    pub(super) fn note_doubt(&mut self, period: u64, relay: String, now: Instant) {
+        if self.doubts.len() < limits::DOUBTS_MAX {
+            self.doubts.entry((period, relay)).or_insert_with(|| doubt_time(now));
+        }
     }
 
     /// When the next check is due.
     pub(super) fn next_check(&self) -> Option<Instant> {
-        self.next.filter(|_| self.check.is_none())
+        let doubts = self.doubts.values().min().copied();
+        let times = [self.next, self.next_theft.filter(|_| self.alarm.is_none()), doubts];
+        times.into_iter().flatten().min().filter(|_| self.check.is_none())
     }
 
-    /// Whether a check has to begin now: it is due, or a request with this number waits.
-    pub(super) fn is_due(&self, wanted: u64, now: Instant) -> bool {
+    /// Which check has to begin now, if any: one is due, or a request with this number waits.
+    pub(super) fn due(&self, wanted: u64, now: Instant) -> Option<Scope> {
+        if self.check.is_some() {
+            return None;
+        }
         let answered = self.last.as_ref().map_or(0, |last| last.answers);
-        let due = self.next.is_some_and(|at| at <= now) || wanted > answered;
-        due && self.check.is_none()
+        let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match () {
+            () if wanted > answered || is_past(self.next) => Some(Scope::All),
+            () if is_past(self.doubts.values().min().copied()) => Some(Scope::Doubts),
+            // During an alarm all are asked, and often.
+            () if self.alarm.is_none() && is_past(self.next_theft) => Some(Scope::One),
+            () => None,
+        }
     }
 
-    /// Ask what a round has published.
-    pub(super) fn begin(&mut self, round: &Round, wanted: u64, now: Instant) {
-        let questions = round.questions();
-        self.next = self.next_time(now);
+    /// Ask what is published, of which these are all `questions`; `current` is the number of the
+    /// current period.
+    pub(super) fn begin(
+        &mut self,
+        scope: Scope,
+        questions: Vec<Question>,
+        current: Option<u64>,
+        wanted: u64,
+        now: Instant,
+    ) {
+        let questions = match scope {
+            Scope::All => {
+                self.next = self.next_time(now);
+                self.next_theft = self.next_theft_time(now);
+                self.doubts.clear();
+                questions
+            }
+            Scope::Doubts => self.take_doubts(questions, now),
+            Scope::One => {
+                self.next_theft = self.next_theft_time(now);
+                let is_current = |question: &Question| Some(question.period) == current;
+                questions
+                    .into_iter()
+                    .filter(is_current)
+                    .choose(&mut rand::rng())
+                    .into_iter()
+                    .collect()
+            }
+        };
+        if scope != Scope::All && questions.is_empty() {
+            return;
+        }
         self.number += 1;
         let found = questions.iter().map(|_| None).collect();
         let (number, answers) = (self.number, wanted);
-        self.check = Some(Check { number, answers, questions, asked: 0, found });
-        self.finish_if_answered();
+        self.check = Some(Check { number, scope, answers, questions, asked: 0, found });
+        self.finish_if_answered(now);
+    }
+
+    /// The HSDirs in doubt whose time has come. One that has not taken the newest yet is left for
+    /// later, and one that is not responsible any more is forgotten.
+    fn take_doubts(&mut self, questions: Vec<Question>, now: Instant) -> Vec<Question> {
+        let mut before = std::mem::take(&mut self.doubts);
+        let mut asked = Vec::new();
+        for question in questions {
+            let name = (question.period, question.position.relay.clone());
+            match before.remove(&name) {
+                None => {}
+                Some(at) if at > now => drop(self.doubts.insert(name, at)),
+                Some(_) if question.has_taken => asked.push(question),
+                Some(_) => drop(self.doubts.insert(name, doubt_time(now))),
+            }
+        }
+        asked
     }
 
     /// Another process publishes: what is found from now on says nothing.
     pub(super) fn give_up(&mut self) {
         self.check = None;
-        self.next = None;
+        (self.next, self.next_theft) = (None, None);
+        self.doubts.clear();
     }
 
     /// The next HSDir to be asked, with a place for its answer.
@@ -168,16 +271,17 @@ impl Verifier {
         self.check.as_ref().is_some_and(|check| check.asked < check.questions.len())
     }
 
-    /// Take in an answer. `round` is the one that is published now.
+    /// Take in an answer. `owner` says whose a point is that is published now.
     pub(super) fn note(
         &mut self,
         answer: Answer,
-        round: &Round,
+        owner: impl Fn(&IntroPointDesc) -> Option<usize>,
         published: &Published,
+        now: Instant,
     ) -> Option<Remedy> {
         let check = self.check.as_mut().filter(|check| check.number == answer.check)?;
         let question = check.questions.get(answer.question)?;
-        let found = judge(question, answer.held, round, published);
+        let found = judge(question, answer.held, owner, published);
         let remedy = match (found.state, found.revision) {
             (HeldState::Foreign, Some(theirs)) if theirs >= question.revision => {
                 Some(Remedy::Exceed(question.blinded, theirs))
@@ -186,26 +290,42 @@ impl Verifier {
             _ if question.has_taken => Some(Remedy::Upload(question.name)),
             _ => None,
         };
-        if found.state == HeldState::Foreign {
-            self.foreign_total += 1;
-            if self.alarm.is_none() {
-                tracing::error!("{ALARM}");
-            }
-            self.alarm = Some(0);
-        }
+        let is_foreign = found.state == HeldState::Foreign;
         check.found[answer.question] = Some(found);
-        self.finish_if_answered();
+        if is_foreign {
+            self.ring(now);
+        }
+        self.finish_if_answered(now);
         remedy
     }
 
+    /// Somebody else has signed with our key.
+    fn ring(&mut self, now: Instant) {
+        self.foreign_total += 1;
+        if self.alarm.is_none() {
+            tracing::error!("{ALARM}");
+        }
+        self.alarm = Some(0);
+        // How far it reaches is not known yet; later it is looked at how it goes on.
+        let soon = self.next_time(now);
+        self.next = self.next.map_or(soon, |next| soon.map(|soon| soon.min(next)));
+    }
+
     /// End the check once every HSDir has answered.
-    fn finish_if_answered(&mut self) {
+    fn finish_if_answered(&mut self, now: Instant) {
         let answered = |check: &mut Check| check.found.iter().all(Option::is_some);
         let Some(check) = self.check.take_if(answered) else { return };
+        let checked_at = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        if check.scope != Scope::All {
+            tracing::debug!(hsdirs = check.found.len(), "looked at what some HSDirs hold");
+            self.looks = (self.looks.0 + 1, Some(checked_at));
+            return;
+        }
+        self.of_all += 1;
         let done = Verification {
-            number: check.number,
+            number: self.of_all,
             answers: check.answers,
-            checked_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            checked_at,
             hsdirs: check.found.into_iter().flatten().collect(),
         };
         let seen = done.count(HeldState::Newest) > 0;
@@ -217,6 +337,7 @@ impl Verifier {
             }
             if *clean >= limits::ALARM_CLEAN_CHECKS {
                 self.alarm = None;
+                self.next = self.next_time(now);
                 tracing::warn!("no HSDir holds another publisher's descriptor any more");
             }
         }
@@ -225,7 +346,8 @@ impl Verifier {
         self.last = Some(done);
     }
 
-    /// When the next check comes: at a random time around the interval, sooner during an alarm.
+    /// When the next check of all comes: at a random time around the interval, sooner during an
+    /// alarm.
     fn next_time(&self, now: Instant) -> Option<Instant> {
         let alarmed = Duration::from_secs(limits::ALARM_CHECK_SECONDS);
         let interval = match self.alarm {
@@ -234,6 +356,18 @@ impl Verifier {
         };
         let share = rand::rng().random_range(75..=125);
         interval.map(|interval| now + interval * share / 100)
+    }
+
+    /// When a single one is asked next.
+    fn next_theft_time(&self, now: Instant) -> Option<Instant> {
+        let bounds = limits::THEFT_CHECK_PERCENT_MIN..=limits::THEFT_CHECK_PERCENT_MAX;
+        let share = rand::rng().random_range(bounds);
+        self.theft_interval.map(|interval| now + interval * share / 100)
+    }
+
+    /// Looks at less than all so far, and when the last one ended.
+    pub(super) fn looks(&self) -> (u64, Option<String>) {
+        self.looks.clone()
     }
 
     /// What the last check found.
@@ -252,8 +386,19 @@ impl Verifier {
     }
 }
 
+/// When an HSDir that is in doubt now is looked at.
+fn doubt_time(now: Instant) -> Instant {
+    let bounds = limits::DOUBT_LOOK_SECONDS_MIN..=limits::DOUBT_LOOK_SECONDS_MAX;
+    now + Duration::from_secs(rand::rng().random_range(bounds))
+}
+
 /// What an answer means.
-fn judge(question: &Question, held: Held, round: &Round, published: &Published) -> HeldStatus {
+fn judge(
+    question: &Question,
+    held: Held,
+    owner: impl Fn(&IntroPointDesc) -> Option<usize>,
+    published: &Published,
+) -> HeldStatus {
     let mut found = HeldStatus {
         period: question.period,
         hsdir: question.position.clone(),
@@ -280,8 +425,7 @@ fn judge(question: &Question, held: Held, round: &Round, published: &Published) 
             };
             found.revision = revision;
             found.intro_points = points.len();
-            let owners = points.iter().filter_map(|point| round.instance_of(point));
-            found.points = Share::count(owners);
+            found.points = Share::count(points.iter().filter_map(owner));
         }
     }
     found
