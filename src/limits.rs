@@ -580,9 +580,12 @@ pub const CLOCK_SKEW_WARN_MS: u64 = 60_000;
 /// Wait for a link that is open already, to hear what its relay said of our clock.
 pub const CLOCK_SKEW_ASK_MS_MAX: u64 = 5_000;
 
-/// Skew of our clock at which nothing is published: a revision counter from the future would block
-/// the next publisher.
+/// A clock that is proven to be fast by so much publishes nothing: a revision counter from the
+/// future would block the next publisher.
 pub const CLOCK_SKEW_PUBLISH_MS_MAX: u64 = 300_000;
+
+/// Relays whose median is a proof: of as many, one that lies changes nothing.
+pub const CLOCK_RELAYS_MIN: usize = 3;
 
 const _: () = assert!(INTRO_POINTS_DEFAULT <= INTRO_POINTS_MAX);
 const _: () = assert!(INTRODUCTIONS_PER_POINT_MIN < INTRODUCTIONS_PER_POINT_MAX);

@@ -9,6 +9,7 @@ use super::args::{EXIT_CONFIG, EXIT_FAILED, StatusArgs, Target, configuration};
 use crate::admin::client::{self, AskError};
 use crate::admin::status::{ProcessStatus, ServiceStatus};
 use crate::config::Config;
+use crate::limits;
 
 /// Run `status`.
 pub fn run(args: &StatusArgs) -> ExitCode {
@@ -96,10 +97,7 @@ fn human(status: &ProcessStatus) -> String {
         text.push('\n');
         text.push_str(&table(&daemons(status)));
     }
-    let skew = match status.clock_skew_ms {
-        Some(skew) => format!("{skew} ms"),
-        None => "not known".to_owned(),
-    };
+    let skew = clock_skew(status.clock_skew_ms);
     let memory = &status.memory;
     text.push_str(&format!(
         "\nmemory {} of {}{}\n",
@@ -109,6 +107,16 @@ fn human(status: &ProcessStatus) -> String {
     ));
     text.push_str(&format!("version {}, io {}, clock skew {skew}\n", status.version, status.io));
     text
+}
+
+/// How far the clock is off, and what to do.
+fn clock_skew(skew_ms: Option<i64>) -> String {
+    let Some(skew) = skew_ms else { return "not known".to_owned() };
+    match skew {
+        _ if skew.unsigned_abs() < limits::CLOCK_SKEW_WARN_MS => format!("{skew} ms"),
+        ..0 => format!("{skew} ms: it is fast, set it"),
+        _ => format!("{skew} ms: it is slow, set it"),
+    }
 }
 
 /// Rows of a table; the first is the head.
@@ -296,6 +304,18 @@ mod tests {
         assert!(remote[5..].iter().all(|cell| *cell == "-"), "{remote:?}");
         assert_eq!(cells("80    127.0.0.1:8080"), ["80", "127.0.0.1:8080", "up", "3", "0", "-"]);
         assert!(text.ends_with("clock skew not known\n"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_in_words() {
+        let texts = [Some(12), Some(-600_000), Some(61_000), None].map(super::clock_skew);
+        let expected = [
+            "12 ms",
+            "-600000 ms: it is fast, set it",
+            "61000 ms: it is slow, set it",
+            "not known",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

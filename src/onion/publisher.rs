@@ -191,7 +191,8 @@ impl Publisher {
         if let Some(skew) = off
             && !self.warned_of_clock
         {
-            tracing::warn!("this machine's clock is {}: set it, by NTP best", in_words(skew));
+            let off = in_words(skew);
+            tracing::warn!("as relays tell, this machine's clock is {off}: set it, by NTP best");
         }
         self.warned_of_clock = off.is_some();
     }
@@ -306,10 +307,10 @@ impl Publisher {
             return Some("another process takes over, and publishes from now on".to_owned());
         }
         if let Some(skew) = self.stack.clock_skew_ms()
-            && skew.unsigned_abs() >= limits::CLOCK_SKEW_PUBLISH_MS_MAX
+            && let Some(proof) = self.stack.proof_of_fast_clock()
         {
             return Some(format!(
-                "this machine's clock is {}: nothing is published until it is set",
+                "this machine's clock is {}, as {proof}: nothing is published until it is set",
                 in_words(skew)
             ));
         }

@@ -1,19 +1,44 @@
-//! How far our clock is off, as relays tell when a link opens (tor-spec, NETINFO).
+//! How far our clock is off, as relays tell when a link opens (tor-spec, NETINFO), and whether it
+//! is proven to be fast.
 //!
 //! arti has an estimate of its own, but for clients in trouble: it waits for eight relays and for
-//! 15 minutes. A service has a link or two. The median of what their relays say is taken; a relay
-//! that lies can stop us from publishing, which a guard could do by dropping our circuits as well.
+//! 15 minutes. A service has a link or two. What is shown is the median of what their relays say;
+//! it is warned of, whichever way it is off. No link is opened to ask.
+//!
+//! Nothing is published with a clock that is *proven* to be fast by
+//! [`limits::CLOCK_SKEW_PUBLISH_MS_MAX`] or more: revision counters from the future would block the
+//! next publisher for as long. A guard stays for months; if its word alone were believed, it could
+//! silence the service in a way that does not look like its doing. So a proof needs more:
+//!
+//! * three relays or more: their median, unless it puts the time before the beginning of the
+//!   consensus, which the authorities have signed;
+//! * one or two: their median, if by our clock the consensus is over, and by theirs it is not.
+//!
+//! That by our clock the consensus is over proves nothing alone: an old one may be all that could
+//! be had. The consensus alone cannot show less than what it has left of its three hours, so a
+//! clock that is fast by minutes, and one or two relays that say so, are a warning: the counters
+//! are ahead by those minutes, which is how long another publisher would be refused.
+//!
+//! An HSDir's refusal proves nothing of the kind. It refuses a counter that is *below* the one that
+//! it holds: at most that says that our clock is slow, or was fast before. And a slow clock does
+//! not block: its counters are refused at worst, and exceed what the HSDir holds the next time
+//! (`onion::revision`).
 //!
 //! A link tells once. A clock that is set later is noticed by comparing it with the time since the
 //! machine's start, which nobody sets, and which runs on while the machine sleeps.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
-
+use tor_llcrypto::pk::rsa::RsaIdentity;
+use tor_netdoc::doc::netstatus::Lifetime;
 use tor_proto::ClockSkew;
+
+use crate::limits;
 
 /// Both clocks at one time.
 #[derive(Clone, Copy, Debug)]
@@ -40,9 +65,29 @@ impl Clocks {
     }
 }
 
+/// What shows that our clock is fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastProof {
+    /// So many relays, of whom the one in the middle says so.
+    Relays(usize),
+    /// A relay or two, and the consensus's times.
+    Consensus,
+}
+
+impl fmt::Display for FastProof {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FastProof::Relays(count) => write!(out, "{count} relays tell"),
+            FastProof::Consensus => out.write_str("a guard and the times of the consensus tell"),
+        }
+    }
+}
+
 /// What one relay said.
 #[derive(Clone, Copy, Debug)]
 struct Told {
+    /// Which one.
+    relay: RsaIdentity,
     /// Our clock's skew in milliseconds, positive when it was behind.
     skew_ms: i64,
     /// When.
@@ -54,6 +99,8 @@ struct Told {
 pub(super) struct Skews {
     /// By the link's number; `None` for a link that cannot be asked.
     by_link: Mutex<BTreeMap<u64, Option<Told>>>,
+    /// Whether a consensus has shown that our clock is fast: until it, or relays, say otherwise.
+    was_shown: AtomicBool,
 }
 
 impl Skews {
@@ -73,13 +120,13 @@ impl Skews {
     }
 
     /// A link's relay has told.
-    pub(super) fn note(&self, link: u64, skew: ClockSkew) {
-        self.note_at(link, skew, Clocks::now());
+    pub(super) fn note(&self, link: u64, relay: RsaIdentity, skew: ClockSkew) {
+        self.note_at(link, relay, skew, Clocks::now());
     }
 
     /// See [`Self::note`].
-    fn note_at(&self, link: u64, skew: ClockSkew, at: Clocks) {
-        self.list().insert(link, Some(Told { skew_ms: milliseconds(skew), at }));
+    fn note_at(&self, link: u64, relay: RsaIdentity, skew: ClockSkew, at: Clocks) {
+        self.list().insert(link, Some(Told { relay, skew_ms: milliseconds(skew), at }));
     }
 
     /// A link's relay cannot be asked.
@@ -94,12 +141,56 @@ impl Skews {
 
     /// See [`Self::median_ms`].
     fn median_ms_at(&self, now: Clocks) -> Option<i64> {
-        let skew = |told: &Told| told.skew_ms.saturating_sub(now.set_ahead_since(told.at));
-        let mut all: Vec<i64> = self.list().values().flatten().map(skew).collect();
-        all.sort_unstable();
-        let (low, high) = (*all.get(all.len().checked_sub(1)? / 2)?, *all.get(all.len() / 2)?);
-        Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
+        median(&self.told_at(now))
     }
+
+    /// What each relay says, in order; of a relay with several links, the newest.
+    fn told_at(&self, now: Clocks) -> Vec<i64> {
+        let skew = |told: &Told| told.skew_ms.saturating_sub(now.set_ahead_since(told.at));
+        let list = self.list();
+        let by_relay = list.values().flatten().map(|told| (told.relay, skew(told)));
+        let by_relay: BTreeMap<RsaIdentity, i64> = by_relay.collect();
+        let mut all: Vec<i64> = by_relay.into_values().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What shows that our clock is fast by so much that nothing may be published, if anything
+    /// does; `consensus` is the lifetime of the newest one.
+    pub(super) fn proof_of_fast(&self, consensus: Option<&Lifetime>) -> Option<FastProof> {
+        self.proof_of_fast_at(consensus, Clocks::now())
+    }
+
+    /// See [`Self::proof_of_fast`].
+    fn proof_of_fast_at(&self, consensus: Option<&Lifetime>, now: Clocks) -> Option<FastProof> {
+        let told = self.told_at(now);
+        let tolerance = Duration::from_millis(limits::CLOCK_SKEW_PUBLISH_MS_MAX);
+        let fast = median(&told).filter(|skew| *skew < 0).map(i64::unsigned_abs);
+        let fast = fast.map(Duration::from_millis).filter(|fast| *fast >= tolerance);
+        let Some(fast) = fast else {
+            self.was_shown.store(false, Ordering::Relaxed);
+            return None;
+        };
+        let ours = SystemTime::UNIX_EPOCH + now.wall;
+        let theirs = SystemTime::UNIX_EPOCH + now.wall.saturating_sub(fast);
+        let has_begun = |consensus: &Lifetime| theirs + tolerance >= consensus.valid_after();
+        if told.len() >= limits::CLOCK_RELAYS_MIN && consensus.is_none_or(has_begun) {
+            return Some(FastProof::Relays(told.len()));
+        }
+        let consensus = consensus?;
+        if ours <= consensus.valid_until() {
+            self.was_shown.store(false, Ordering::Relaxed);
+        } else if has_begun(consensus) && theirs <= consensus.valid_until() {
+            self.was_shown.store(true, Ordering::Relaxed);
+        }
+        self.was_shown.load(Ordering::Relaxed).then_some(FastProof::Consensus)
+    }
+}
+
+/// The median of what is in order, of two middle ones the smaller skew.
+fn median(all: &[i64]) -> Option<i64> {
+    let (low, high) = (*all.get(all.len().checked_sub(1)? / 2)?, *all.get(all.len() / 2)?);
+    Some(if low.unsigned_abs() <= high.unsigned_abs() { low } else { high })
 }
 
 /// Positive when our clock is behind.
@@ -113,58 +204,4 @@ fn milliseconds(skew: ClockSkew) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tor_proto::ClockSkew;
-
-    use super::{Clocks, Skews};
-
-    /// An hour after the machine's start, at noon.
-    const NOON: Clocks =
-        Clocks { wall: Duration::from_secs(1_800_000_000), boot: Duration::from_secs(3600) };
-
-    #[test]
-    fn a_clock_that_is_set_is_noticed_and_one_that_runs_on_is_not() {
-        let skews = Skews::default();
-        skews.note_at(1, ClockSkew::Slow(Duration::from_secs(2)), NOON);
-        let hour = Duration::from_secs(3600);
-        let later = Clocks { wall: NOON.wall + hour, boot: NOON.boot + hour };
-        assert_eq!(skews.median_ms_at(later), Some(2_000));
-        let ahead = Clocks { wall: later.wall + hour, ..later };
-        assert_eq!(skews.median_ms_at(ahead), Some(2_000 - 3_600_000));
-        let back = Clocks { wall: later.wall - hour, ..later };
-        assert_eq!(skews.median_ms_at(back), Some(2_000 + 3_600_000));
-    }
-
-    #[test]
-    fn one_relay_that_lies_among_three_changes_nothing() {
-        let skews = Skews::default();
-        assert_eq!(skews.median_ms_at(NOON), None);
-        skews.note_at(1, ClockSkew::None, NOON);
-        skews.note_at(2, ClockSkew::Slow(Duration::from_secs(3600)), NOON);
-        skews.note_at(3, ClockSkew::Fast(Duration::from_secs(2)), NOON);
-        assert_eq!(skews.median_ms_at(NOON), Some(0));
-    }
-
-    #[test]
-    fn one_relay_that_lies_among_two_changes_nothing() {
-        for lie in [ClockSkew::Slow(Duration::from_secs(900)), ClockSkew::Fast(Duration::MAX)] {
-            let skews = Skews::default();
-            skews.note_at(1, lie, NOON);
-            skews.note_at(2, ClockSkew::None, NOON);
-            skews.note_silent(3);
-            assert_eq!(skews.median_ms_at(NOON), Some(0));
-        }
-    }
-
-    #[test]
-    fn a_link_that_has_closed_does_not_count() {
-        let skews = Skews::default();
-        skews.note_at(1, ClockSkew::Fast(Duration::from_secs(600)), NOON);
-        assert_eq!(skews.median_ms_at(NOON), Some(-600_000));
-        skews.keep_only(&[2]);
-        assert!(!skews.knows(1));
-        assert_eq!(skews.median_ms(), None);
-    }
-}
+mod tests;

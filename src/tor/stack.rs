@@ -23,7 +23,7 @@ use tor_circmgr::CircMgr;
 use tor_circmgr::hspool::HsCircPool;
 use tor_dirmgr::{DirMgr, DirMgrStore, DirProvider};
 use tor_guardmgr::GuardMgr;
-use tor_linkspec::{HasAddrs as _, OwnedChanTarget};
+use tor_linkspec::{HasAddrs as _, HasRelayIds as _, OwnedChanTarget};
 use tor_memquota::MemoryQuotaTracker;
 use tor_netdir::params::NetParameters;
 use tor_netdir::{NetDirProvider, Timeliness};
@@ -37,7 +37,7 @@ use super::load::{LaunchError, Load, OpenCircuit};
 use super::network::{self, Told};
 use super::partition::GuardPlan;
 use super::sharing::Unasked;
-use super::skew::Skews;
+use super::skew::{FastProof, Skews};
 use super::state::StateFiles;
 use super::turns::{GuardShare, Purpose};
 use crate::limits;
@@ -437,10 +437,10 @@ impl TorStack {
             // The link is open: this finds it.
             let open = self.managers.chanmgr.get_or_launch(&relay, ChannelUsage::UserTraffic);
             let wait = Duration::from_millis(limits::CLOCK_SKEW_ASK_MS_MAX);
-            match runtime::timeout(wait, open).await {
-                Ok(Ok((channel, _))) => {
+            match (runtime::timeout(wait, open).await, relay.rsa_identity()) {
+                (Ok(Ok((channel, _))), Some(identity)) => {
                     self.load.name(link.number, &channel);
-                    self.skews.note(link.number, channel.clock_skew());
+                    self.skews.note(link.number, *identity, channel.clock_skew());
                 }
                 _ => self.skews.note_silent(link.number),
             }
@@ -451,6 +451,12 @@ impl TorStack {
     /// nobody has told.
     pub fn clock_skew_ms(&self) -> Option<i64> {
         self.skews.median_ms()
+    }
+
+    /// What shows that our clock is too fast to publish with, if anything does.
+    pub fn proof_of_fast_clock(&self) -> Option<FastProof> {
+        let netdir = self.directory.netdir(Timeliness::Unchecked).ok();
+        self.skews.proof_of_fast(netdir.as_ref().map(|netdir| netdir.lifetime()))
     }
 
     /// Circuits of ours that are open on a link, and those that its relay refused to make; `None`

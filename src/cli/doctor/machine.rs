@@ -87,7 +87,8 @@ fn clock(now: SystemTime, sign: Option<&str>) -> Finding {
             Grade::Warn,
             "clock",
             "no sign of an NTP client -> install chrony or systemd-timesyncd (a virtual machine \
-             may have its host's clock): nothing is published when it is 5 minutes off",
+             may have its host's clock): nothing is published once it is 5 minutes fast, as \
+             several relays, or one and the consensus, tell",
         ),
     }
 }

@@ -228,7 +228,9 @@ impl Round {
     ) -> Result<Round, RoundError> {
         let seconds =
             wall.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| RoundError::ClockBehind)?;
-        let by_time = period.counter_at(wall).ok_or(RoundError::ClockBehind)?;
+        // A consensus is signed when it begins: a clock that is behind does not stop us.
+        let at_least = netdir.lifetime().valid_after();
+        let by_time = period.counter_at(wall.max(at_least)).ok_or(RoundError::ClockBehind)?;
         let revision = revisions.next(period.blinded_id(), by_time, seconds.as_secs())?;
         let params = netdir.params();
         let document = |set: &Vec<_>| {
