@@ -65,6 +65,7 @@ use self::forward::Patience;
 use self::front::{FrontClient, FrontStream};
 use self::gate::{Gates, Pass, Refused};
 use self::port::{Choice, Port};
+use self::queue::Waiting;
 use self::reach::{Reach, Way};
 use self::select::Set;
 use self::status::{BackendOrder, BackendStatus, CircuitsStatus};
@@ -157,9 +158,14 @@ impl Plane {
     }
 
     /// Say something of a client's circuit for so long: it holds from its next stream on. `false`
-    /// when as many circuits as may be are remembered already.
+    /// when as many circuits as may be are banned already.
     pub fn set_verdict(&self, circuit: CircuitId, verdict: Verdict, lifetime: Duration) -> bool {
         self.gates.set_verdict(circuit, verdict, lifetime)
+    }
+
+    /// A client's circuit has closed: nothing is remembered of it, and nothing said of it holds.
+    pub fn circuit_closed(&self, circuit: CircuitId) {
+        self.gates.forget(circuit);
     }
 
     /// Whether a circuit that is banned closes, and not its next streams alone.
@@ -246,14 +252,20 @@ impl Plane {
         let (circuit, virtual_port) = (incoming.circuit_id(), incoming.virtual_port());
         let until = time::now() + Duration::from_secs(limits::BACKEND_ATTEMPTS_SECONDS_MAX);
         let mut reason = EndReason::ConnectRefused;
-        let (mut tried, mut waiting) = (Set::default(), None);
+        let (mut tried, mut waiting) = (Set::default(), None::<Waiting>);
         loop {
             let Some(port) = ports.iter().find(|port| port.serves(virtual_port)) else {
                 return refuse(incoming, EndReason::ConnectRefused, counters).await;
             };
             let left = until.saturating_duration_since(time::now());
-            let lane = self.gates.verdict(circuit);
-            match port.choose(circuit, lane, &tried) {
+            let lane = port.lane(self.gates.verdict(circuit));
+            // A place that is free is for those who have come before.
+            let newcomer = waiting.is_none() && tried.is_empty();
+            let chosen = match newcomer && port.queue.is_for_others(lane) {
+                true => Choice::Full,
+                false => port.choose(circuit, lane, &tried),
+            };
+            match chosen {
                 Choice::Take(index, mut place) if !left.is_zero() => {
                     waiting = None;
                     let timeout = port.config.connect_timeout.min(left);
@@ -281,9 +293,10 @@ impl Plane {
                 }
                 Choice::Full => {
                     let (length_max, timeout) = (port.config.queue_max, port.config.queue_timeout);
-                    waiting = waiting.or_else(|| port.queue.enter(length_max, timeout));
-                    let in_time = match &waiting {
-                        Some(waiting) => waiting.wait().await,
+                    let whose = (incoming.party(), lane);
+                    waiting = waiting.or_else(|| port.queue.enter(whose, length_max, timeout));
+                    let in_time = match &mut waiting {
+                        Some(waiting) => waiting.wait(!tried.is_empty()).await,
                         None => false,
                     };
                     if !in_time {

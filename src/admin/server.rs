@@ -194,7 +194,7 @@ fn said(
     }
     let lifetime = Duration::from_secs(seconds);
     match source.set_verdict(&VerdictRequest { circuit, verdict, lifetime }) {
-        0 => error_text("as many circuits as may be are remembered already"),
+        0 => error_text("no such circuit is open, or as many as may be are banned already"),
         _ => serde_json::to_vec(&serde_json::json!({ "said": true })),
     }
 }

@@ -236,7 +236,7 @@ fn a_circuit_is_closed_or_banned_by_its_id_and_one_that_is_not_open_is_named() {
         };
         say(Verdict::Banned, 600).expect("there is room");
         let refused = say(Verdict::Preferred, 600).expect_err("there is none").to_string();
-        assert!(refused.contains("remembered already"), "{refused}");
+        assert!(refused.contains("no such circuit is open"), "{refused}");
         let refused = say(Verdict::Banned, 1_000_000).expect_err("too long").to_string();
         assert!(refused.contains("at most 86400"), "{refused}");
     });

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::control_core::Shared;
 use super::roster::ServiceShared;
 use super::running::Order;
+use crate::base::stream::CircuitId;
 use crate::onion::{Instance, ServeStream, SessionStream};
 use crate::plane::Plane;
 use crate::plane::handoff::Handoff;
@@ -93,6 +94,10 @@ impl ServeStream for ServeByPlane {
             // What became of the stream is in the counters.
             let _ = plane.serve(stream, &seat.counters, instance).await;
         }
+    }
+
+    fn closed(&self, circuit: CircuitId) {
+        self.plane.circuit_closed(circuit);
     }
 }
 

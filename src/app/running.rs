@@ -92,8 +92,9 @@ impl Running {
         Ok(())
     }
 
-    /// Say something of a client's circuit for so long: which backends its streams get from now on,
-    /// or that they are refused. `false` when as many circuits as may be are remembered already.
+    /// Say something of a client's circuit, until it closes and for so long at most: which backends
+    /// its streams get from now on, or that they are refused. `false` when it is not open, or as
+    /// many circuits as may be are banned already.
     pub fn set_verdict(&self, circuit: CircuitId, verdict: Verdict, lifetime: Duration) -> bool {
         self.shared.set_verdict(circuit, verdict, lifetime) > 0
     }

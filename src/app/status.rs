@@ -120,16 +120,26 @@ impl Shared {
         }
     }
 
-    /// Say something of a client's circuit for so long, to every service; to how many. A circuit
-    /// that is banned from a service that closes circuits is closed.
+    /// Say something of a client's circuit for so long, to the service that it is open at; to how
+    /// many. A circuit of a listener, of which nobody hears when it closes, may be any service's. A
+    /// circuit that is banned from a service that closes circuits is closed.
     pub(super) fn set_verdict(
         &self,
         circuit: CircuitId,
         verdict: Verdict,
         lifetime: Duration,
     ) -> usize {
-        let told = |one: &&Arc<ServiceShared>| one.plane.set_verdict(circuit, verdict, lifetime);
-        let told = self.roster.with_planes(|_| true).iter().filter(told).count();
+        let ours = circuit.instance < limits::LISTEN_INSTANCE_FIRST;
+        let is_there = |one: &ServiceShared| !ours || one.service.has_circuit(circuit);
+        let told = |one: &&Arc<ServiceShared>| {
+            let told = one.plane.set_verdict(circuit, verdict, lifetime);
+            // It may have closed before that was noted.
+            if !is_there(one) {
+                one.plane.circuit_closed(circuit);
+            }
+            told
+        };
+        let told = self.roster.with_planes(is_there).iter().filter(told).count();
         if verdict != Verdict::Banned {
             return told;
         }

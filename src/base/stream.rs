@@ -57,10 +57,20 @@ impl CircuitId {
 
     /// The circuit that an address stands for, if it stands for one.
     pub fn of_address(address: Ipv6Addr) -> Option<CircuitId> {
-        let [a, b, c, d, _, instance, high, low] = address.segments();
+        let [a, b, c, d, zero, instance, high, low] = address.segments();
         let serial = u32::from(high) << 16 | u32::from(low);
-        ([a, b, c, d] == CIRCUIT_PREFIX).then_some(CircuitId { instance, serial })
+        ([a, b, c, d] == CIRCUIT_PREFIX && zero == 0).then_some(CircuitId { instance, serial })
     }
+}
+
+/// Who waits as one: streams of one party take turns among themselves, and parties among each
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// The streams of a circuit.
+    Circuit(CircuitId),
+    /// Clients of the listener of this number of which nothing says whose they are.
+    Listener(u16),
 }
 
 /// What was read is no circuit's id.
@@ -126,6 +136,11 @@ pub trait IncomingStream: Send + 'static {
 
     /// The circuit it came over.
     fn circuit_id(&self) -> CircuitId;
+
+    /// Whose turn it takes where streams wait: its circuit's, unless it alone has that number.
+    fn party(&self) -> Party {
+        Party::Circuit(self.circuit_id())
+    }
 
     /// Say yes.
     ///
@@ -207,5 +222,56 @@ mod tests {
         for wrong in ["", "3", "3/", "/3", "3/4294967296", "65536/1", "-1/1", "::1", "3/1/1"] {
             assert_eq!(wrong.parse::<CircuitId>(), Err(NoCircuitId), "{wrong:?}");
         }
+    }
+    /// The table that tells operators how to read an address: its rows, an address as text and the
+    /// circuit's id.
+    fn documented() -> Vec<(String, String)> {
+        let page = include_str!("../../docs/operating/configuration.md");
+        let cells = |line: &str| {
+            let mut cells = line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
+            Some((cells.nth(1)?, cells.next()?))
+        };
+        page.lines().filter(|line| line.starts_with("| `fc00:dead:")).filter_map(cells).collect()
+    }
+
+    #[test]
+    fn the_documented_reading_of_an_address_round_trips() {
+        let rows = documented();
+        assert!(rows.len() >= 5, "{rows:?}");
+        for (text, id) in rows {
+            let circuit: CircuitId = text.parse().expect("it stands for a circuit");
+            assert_eq!(circuit.to_string(), id, "{text}");
+            assert_eq!(id.parse(), Ok(circuit));
+            let address: std::net::Ipv6Addr = text.parse().expect("it is an address");
+            assert_eq!(circuit.address(), address, "{text}");
+            // As the page says: the sixth group, and the last two.
+            let groups = address.segments();
+            let number = u32::from(groups[6]) * 65_536 + u32::from(groups[7]);
+            assert_eq!(format!("{}/{number}", groups[5]), id);
+        }
+    }
+
+    #[test]
+    fn every_circuit_is_read_back_however_its_zeros_are_written() {
+        let halves = [0, 1, 0x29a, 0x1000, u16::MAX];
+        for instance in halves {
+            for (high, low) in halves.iter().flat_map(|high| halves.map(|low| (*high, low))) {
+                let circuit =
+                    CircuitId { instance, serial: u32::from(high) << 16 | u32::from(low) };
+                // As we write it; as RFC 5952 does, which compresses zeros; with leading zeros.
+                let address = circuit.address();
+                let ours = format!("fc00:dead:beef:4dad:0:{instance:x}:{high:x}:{low:x}");
+                let all = address.segments().map(|group| format!("{group:04x}")).join(":");
+                for text in [ours, address.to_string(), all] {
+                    assert_eq!(text.parse(), Ok(circuit), "{text}");
+                }
+                if instance == 0 {
+                    // As C tor does.
+                    let tors = format!("fc00:dead:beef:4dad::{high:x}:{low:x}");
+                    assert_eq!(tors.parse(), Ok(circuit), "{tors}");
+                }
+            }
+        }
+        assert_eq!("fc00:dead:beef:4dad:1:1:0:29a".parse::<CircuitId>(), Err(NoCircuitId));
     }
 }

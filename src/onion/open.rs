@@ -299,6 +299,11 @@ impl OpenCircuits {
         self.lock().len()
     }
 
+    /// Whether the one of this serial is open.
+    pub(super) fn has(&self, serial: u32) -> bool {
+        self.lock().contains_key(&serial)
+    }
+
     /// Have the one of this serial close; `false` when there is none.
     pub(super) fn close(&self, serial: u32) -> bool {
         let circuit = self.lock().get(&serial).cloned();

@@ -398,6 +398,12 @@ impl Service {
         self.seats.iter().map(|seat| seat.circuits.len()).sum()
     }
 
+    /// Whether a client circuit is open.
+    pub fn has_circuit(&self, circuit: CircuitId) -> bool {
+        let seat = self.seats.get(usize::from(circuit.instance));
+        seat.is_some_and(|seat| seat.circuits.has(circuit.serial))
+    }
+
     /// Close a client circuit, with the streams in it; `false` when it is not open.
     pub fn close_circuit(&self, circuit: CircuitId) -> bool {
         let seat = self.seats.get(usize::from(circuit.instance));

@@ -41,6 +41,18 @@ pub trait ServeStream: Clone + Send + Sync + 'static {
         instance: usize,
         stream: SessionStream,
     ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// A client's circuit has closed: no stream of it will follow.
+    fn closed(&self, circuit: CircuitId);
+}
+
+/// Says, once this is dropped, that a circuit has closed.
+struct Closing<'a, S: ServeStream>(&'a S, CircuitId);
+
+impl<S: ServeStream> Drop for Closing<'_, S> {
+    fn drop(&mut self) {
+        self.0.closed(self.1);
+    }
 }
 
 /// A client's circuit.
@@ -120,6 +132,8 @@ impl Session {
         let circuit = CircuitId { instance: u16::try_from(instance).unwrap_or(u16::MAX), serial };
         let idle = Duration::from_secs(limits::RENDEZVOUS_IDLE_SECONDS);
         let first = Duration::from_secs(limits::RENDEZVOUS_FIRST_STREAM_SECONDS);
+        // Told when the circuit is no longer in the list: dropped after the place there.
+        let _closing = Closing(serve, circuit);
         let streams = (Arc::clone(&self.served), self.streams_max);
         let place = seat.circuits.enter(serial, streams, now_ms());
         let mut young = Some(young);

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,7 +41,7 @@ use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
 use crate::base::repeats::Repeats;
 use crate::base::socket_file::{self, SocketFile};
-use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream};
+use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream, Party};
 use crate::limits;
 use crate::plane::config::{BackendAddress, ListenConfig};
 use crate::runtime::kernel_socket::KernelSocket;
@@ -363,7 +363,9 @@ impl Front {
         let virtual_port = self.config.virtual_port.or(facts.port).unwrap_or(0);
         let close = facts.circuit.and(self.close.clone()).map(|close| (close, serial));
         let client = FrontClient { socket, live, circuit: Circuit(close) };
-        let incoming = FrontStream { client, circuit, virtual_port };
+        let party =
+            facts.circuit.map_or(Party::Listener(self.instance), |_| Party::Circuit(circuit));
+        let incoming = FrontStream { client, circuit, party, virtual_port };
         // What became of the stream is in the counters.
         let _ = plane.serve_socket(incoming, &self.counters, self.instance).await;
     }
@@ -398,25 +400,32 @@ impl Front {
     }
 }
 
-/// Take the PROXY header off a connection, and nothing else.
+/// Take the PROXY header off a connection, and nothing else. Its room is there only while the
+/// socket is looked at: thousands may wait for theirs.
 async fn read_header(socket: &KernelSocket) -> Result<Facts, String> {
-    let mut room = [0; limits::PROXY_HEADER_BYTES_MAX];
     let failed = |error: io::Error| error.to_string();
+    let look = |cx: &mut Context<'_>| {
+        let mut room = [0; limits::PROXY_HEADER_BYTES_MAX];
+        let seen = ready!(socket.poll_peek(cx, &mut room)).map_err(failed);
+        let extent = |seen: usize| read::extent(&room[..seen]).map_err(|error| error.to_string());
+        Poll::Ready(seen.and_then(|seen| Ok((seen, extent(seen)?))))
+    };
+    let take = |cx: &mut Context<'_>, length: usize| {
+        let mut room = [0; limits::PROXY_HEADER_BYTES_MAX];
+        let taken = ready!(socket.poll_take(cx, &mut room[..length])).map_err(failed);
+        let parse = |taken: usize| read::parse(&room[..taken]).map_err(|error| error.to_string());
+        Poll::Ready(taken.and_then(parse))
+    };
     let mut seen_before = 0;
     loop {
-        let seen = std::future::poll_fn(|cx| socket.poll_peek(cx, &mut room)).await;
-        let seen = seen.map_err(failed)?;
-        match read::extent(&room[..seen]).map_err(|error| error.to_string())? {
-            Extent::Whole(length) => {
-                let header = &mut room[..length];
-                let taken = std::future::poll_fn(|cx| socket.poll_take(cx, header)).await;
-                let taken = taken.map_err(failed)?;
-                return read::parse(&room[..taken]).map_err(|error| error.to_string());
+        match std::future::poll_fn(look).await? {
+            (_, Extent::Whole(length)) => {
+                return std::future::poll_fn(|cx| take(cx, length)).await;
             }
-            Extent::Partial if seen == 0 || (seen == seen_before && socket.has_end()) => {
+            (seen, Extent::Partial) if seen == 0 || (seen == seen_before && socket.has_end()) => {
                 return Err("it ends too early".to_owned());
             }
-            Extent::Partial => {
+            (seen, Extent::Partial) => {
                 seen_before = seen;
                 socket.wait_for_more();
             }
@@ -498,6 +507,8 @@ pub(super) struct FrontStream {
     client: FrontClient,
     /// Whose it is.
     circuit: CircuitId,
+    /// Whose turn it takes.
+    party: Party,
     /// The port that is wanted.
     virtual_port: u16,
 }
@@ -512,6 +523,10 @@ impl IncomingStream for FrontStream {
 
     fn circuit_id(&self) -> CircuitId {
         self.circuit
+    }
+
+    fn party(&self) -> Party {
+        self.party
     }
 
     async fn accept(self) -> io::Result<FrontClient> {

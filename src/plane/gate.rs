@@ -7,7 +7,15 @@
 //! ```
 //!
 //! A circuit is known only while there is something to remember of it: no limit and no verdict cost
-//! nothing, neither time nor memory. Rates are kept as one number (GCRA, ITU-T I.371: the time at
+//! nothing, neither time nor memory; a circuit that closes is forgotten, with what was said of it.
+//!
+//! **When as many are known as may be**, what has no effect goes first, and of that the oldest:
+//! what is over; then what a circuit without open streams has used of a rate; then preferences;
+//! then counts of open streams. A ban that holds never goes. Where there are only bans, the
+//! circuits that come share one allowance, as if they were one: they are neither refused nor free
+//! of limits. All of it is counted.
+//!
+//! Rates are kept as one number (GCRA, ITU-T I.371: the time at
 //! which everything so far would have been allowed), so bytes are counted without a lock.
 
 use std::collections::HashMap;
@@ -68,6 +76,23 @@ struct Gate {
     streams: Bucket,
     /// Bytes both ways.
     bytes: Bucket,
+    /// When a stream of it was begun last, or something said of it, in [`now_us`].
+    touched_us: AtomicU64,
+}
+
+/// What is lost when a circuit is forgotten, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// Nothing.
+    Nothing,
+    /// What it has used of a rate.
+    Rate,
+    /// That it is preferred.
+    Preference,
+    /// How many streams are open.
+    Open,
+    /// That it is banned.
+    Ban,
 }
 
 impl Gate {
@@ -81,12 +106,17 @@ impl Gate {
         }
     }
 
-    /// Whether there is nothing to remember.
-    fn is_idle(&self, now: u64) -> bool {
-        self.open.load(Ordering::Relaxed) == 0
-            && self.verdict(now) == Verdict::Normal
-            && self.streams.is_full(now)
-            && self.bytes.is_full(now)
+    /// What is lost when it is forgotten.
+    fn worth(&self, now: u64) -> Worth {
+        match self.verdict(now) {
+            Verdict::Banned => Worth::Ban,
+            _ if self.open.load(Ordering::Relaxed) > 0 => Worth::Open,
+            Verdict::Preferred => Worth::Preference,
+            Verdict::Normal if self.streams.is_full(now) && self.bytes.is_full(now) => {
+                Worth::Nothing
+            }
+            Verdict::Normal => Worth::Rate,
+        }
     }
 }
 
@@ -97,26 +127,59 @@ struct Shard {
     gates: HashMap<CircuitId, Arc<Gate>>,
     /// With so many it is time to forget.
     sweep_at: usize,
+    /// What circuits share that cannot be remembered.
+    shared: Arc<Gate>,
+}
+
+/// What became of a circuit that shall be remembered.
+struct Remembered {
+    /// What is remembered of it.
+    gate: Arc<Gate>,
+    /// Whether that is its own.
+    own: bool,
+    /// Others of which something was forgotten to make room.
+    forgotten: usize,
 }
 
 impl Shard {
-    /// What is remembered of a circuit, from now on if it was not before; `None` when too much is
-    /// remembered already.
-    fn gate(&mut self, circuit: CircuitId, now: u64) -> Option<Arc<Gate>> {
+    /// What is remembered of a circuit, from now on if it was not before.
+    fn remember(&mut self, circuit: CircuitId, now: u64) -> Remembered {
         if let Some(gate) = self.gates.get(&circuit) {
-            return Some(Arc::clone(gate));
+            gate.touched_us.store(now, Ordering::Relaxed);
+            return Remembered { gate: Arc::clone(gate), own: true, forgotten: 0 };
         }
         if self.gates.len() >= self.sweep_at {
             // Whoever has just taken one is about to note something in it.
-            self.gates.retain(|_, gate| !gate.is_idle(now) || Arc::strong_count(gate) > 1);
-            self.sweep_at = (2 * self.gates.len()).clamp(SWEEP_MIN, limits::GATES_MAX / SHARDS);
+            self.gates
+                .retain(|_, gate| gate.worth(now) > Worth::Nothing || Arc::strong_count(gate) > 1);
+            self.sweep_at = (2 * self.gates.len()).clamp(SWEEP_MIN, SHARD_MAX);
         }
-        if self.gates.len() >= limits::GATES_MAX / SHARDS {
-            return None;
+        let forgotten = if self.gates.len() >= SHARD_MAX { self.make_room(now) } else { 0 };
+        if self.gates.len() >= SHARD_MAX {
+            return Remembered { gate: Arc::clone(&self.shared), own: false, forgotten };
         }
         let gate = Arc::<Gate>::default();
+        gate.touched_us.store(now, Ordering::Relaxed);
         self.gates.insert(circuit, Arc::clone(&gate));
-        Some(gate)
+        Remembered { gate, own: true, forgotten }
+    }
+
+    /// Forget those with the least worth, and of them the oldest; how many.
+    fn make_room(&mut self, now: u64) -> usize {
+        let worth = |(circuit, gate): (&CircuitId, &Arc<Gate>)| {
+            let (worth, touched) = (gate.worth(now), gate.touched_us.load(Ordering::Relaxed));
+            (worth < Worth::Ban).then_some((worth, touched, *circuit))
+        };
+        let mut all: Vec<_> = self.gates.iter().filter_map(worth).collect();
+        // Not one by one: each look is at all of them.
+        let count = all.len().min(SHARD_MAX / FORGET_ONE_OF);
+        if count < all.len() {
+            all.select_nth_unstable(count);
+        }
+        for (_, _, circuit) in &all[..count] {
+            self.gates.remove(circuit);
+        }
+        count
     }
 }
 
@@ -124,6 +187,10 @@ impl Shard {
 const SHARDS: usize = 32;
 /// Fewer circuits are not worth to be looked through.
 const SWEEP_MIN: usize = 64;
+/// Circuits that one of them may remember.
+const SHARD_MAX: usize = limits::GATES_MAX / SHARDS;
+/// One of so many is forgotten at a time when room is needed.
+const FORGET_ONE_OF: usize = 16;
 
 /// Why a stream is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +220,9 @@ pub(super) struct Gates {
     ended_bytes_total: AtomicU64,
     /// See [`CircuitsStatus`].
     unknown_ports_total: AtomicU64,
+    forgotten_total: AtomicU64,
+    /// See [`CircuitsStatus`].
+    not_remembered_total: AtomicU64,
 }
 
 impl Gates {
@@ -168,6 +238,8 @@ impl Gates {
             refused_banned_total: AtomicU64::new(0),
             ended_bytes_total: AtomicU64::new(0),
             unknown_ports_total: AtomicU64::new(0),
+            forgotten_total: AtomicU64::new(0),
+            not_remembered_total: AtomicU64::new(0),
         })
     }
 
@@ -198,7 +270,16 @@ impl Gates {
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Say something of a circuit for so long; `false` when too much is remembered already.
+    /// What is remembered of a circuit from now on, and whether that is its own.
+    fn remember(&self, circuit: CircuitId, now: u64) -> (Arc<Gate>, bool) {
+        let Remembered { gate, own, forgotten } = self.shard(circuit).remember(circuit, now);
+        self.forgotten_total.fetch_add(forgotten as u64, Ordering::Relaxed);
+        self.not_remembered_total.fetch_add(u64::from(!own), Ordering::Relaxed);
+        (gate, own)
+    }
+
+    /// Say something of a circuit for so long; `false` when nothing can be forgotten for it: only
+    /// bans are remembered.
     pub(super) fn set_verdict(
         &self,
         circuit: CircuitId,
@@ -206,12 +287,23 @@ impl Gates {
         lifetime: Duration,
     ) -> bool {
         let now = now_us();
-        let Some(gate) = self.shard(circuit).gate(circuit, now) else { return false };
+        let (gate, own) = self.remember(circuit, now);
+        if !own {
+            return false;
+        }
         let lifetime = u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX);
         gate.verdict.store(verdict as u8, Ordering::Relaxed);
         gate.verdict_until_us.store(now.saturating_add(lifetime), Ordering::Relaxed);
         self.verdicts_total.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// A circuit has closed: nothing is remembered of it. Its streams that still end are counted
+    /// where they began.
+    pub(super) fn forget(&self, circuit: CircuitId) {
+        if self.verdicts_total.load(Ordering::Relaxed) > 0 || !self.limits().is_none() {
+            self.shard(circuit).gates.remove(&circuit);
+        }
     }
 
     /// What is said of a circuit.
@@ -234,11 +326,11 @@ impl Gates {
         banned_are_served: bool,
     ) -> Result<Pass, Refused> {
         let limits = self.limits();
-        if limits.is_none() && self.verdicts_total.load(Ordering::Relaxed) == 0 {
+        if limits.is_none() && (banned_are_served || self.verdict(circuit) != Verdict::Banned) {
             return Ok(Pass(None));
         }
         let now = now_us();
-        let Some(gate) = self.shard(circuit).gate(circuit, now) else { return Ok(Pass(None)) };
+        let (gate, _) = self.remember(circuit, now);
         let open = gate.open.fetch_add(1, Ordering::Relaxed);
         let known = Known { gate, gates: Arc::clone(self), limits };
         if known.gate.verdict(now) == Verdict::Banned && !banned_are_served {
@@ -264,6 +356,8 @@ impl Gates {
             refused_banned_total: self.refused_banned_total.load(Ordering::Relaxed),
             ended_bytes_total: self.ended_bytes_total.load(Ordering::Relaxed),
             unknown_ports_total: self.unknown_ports_total.load(Ordering::Relaxed),
+            forgotten_total: self.forgotten_total.load(Ordering::Relaxed),
+            not_remembered_total: self.not_remembered_total.load(Ordering::Relaxed),
             preferred: 0,
             banned: 0,
         };
@@ -335,113 +429,4 @@ impl Pass {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use super::{Bucket, Gates, Refused};
-    use crate::base::stream::CircuitId;
-    use crate::limits;
-    use crate::plane::config::{CircuitLimits, OverLimit, Rate};
-    use crate::plane::status::Verdict;
-
-    /// The circuit of this number.
-    fn circuit(serial: u32) -> CircuitId {
-        CircuitId { instance: 0, serial }
-    }
-
-    /// So many circuits of which something is remembered.
-    fn known(gates: &Gates) -> usize {
-        gates.shards.iter().map(|shard| shard.lock().expect("no panic").gates.len()).sum()
-    }
-
-    #[test]
-    fn a_rate_lets_a_burst_through_and_then_so_many_a_second() {
-        let (bucket, rate) = (Bucket::default(), Rate { per_second: 10, burst: 5 });
-        let mut now = 1;
-        let passed = (0..20).filter(|_| bucket.take(1, rate, now, false)).count();
-        assert_eq!(passed, 5);
-        let mut passed = 0;
-        for _ in 0..1000 {
-            now += 10_000;
-            passed += usize::from(bucket.take(1, rate, now, false));
-        }
-        // Ten seconds.
-        assert!((99..=101).contains(&passed), "{passed}");
-        assert!(!bucket.is_full(now) && bucket.is_full(now + 500_000));
-        // What has happened is owed.
-        assert!(!bucket.take(100, rate, now, true));
-        assert!(!bucket.take(1, rate, now + 9_000_000, false));
-        assert!(bucket.take(1, rate, now + 11_000_000, false));
-    }
-
-    #[test]
-    fn a_circuit_has_so_many_streams_and_others_are_not_concerned() {
-        let limits = CircuitLimits { streams_max: Some(2), ..CircuitLimits::default() };
-        let gates = Gates::new(limits);
-        let first = gates.enter(circuit(1), false).expect("there is room");
-        let _second = gates.enter(circuit(1), false).expect("there is room");
-        let refused = gates.enter(circuit(1), false).expect_err("there is none");
-        assert_eq!(refused, Refused { close: false });
-        let _other = gates.enter(circuit(2), false).expect("another circuit");
-        drop(first);
-        let _third = gates.enter(circuit(1), false).expect("there is room again");
-        assert_eq!(gates.status().refused_streams_total, 1);
-        gates.set_limits(CircuitLimits::default());
-        let _free = gates.enter(circuit(1), false).expect("no limit holds");
-    }
-
-    #[test]
-    fn who_sends_too_much_is_told_and_its_circuit_closes_where_that_is_wanted() {
-        let bytes = Some(Rate { per_second: 1000, burst: 5000 });
-        let limits = CircuitLimits { bytes, over: OverLimit::Close, ..CircuitLimits::default() };
-        let gates = Gates::new(limits);
-        let (one, two) = (gates.enter(circuit(1), false), gates.enter(circuit(1), false));
-        let (one, two) = (one.expect("it may"), two.expect("it may"));
-        assert_eq!(one.note(3000), Ok(()));
-        assert_eq!(two.note(3000), Err(Refused { close: true }));
-        assert_eq!(gates.status().ended_bytes_total, 1);
-    }
-
-    #[test]
-    fn a_verdict_holds_for_its_time_and_the_last_one_counts() {
-        let gates = Gates::new(CircuitLimits::default());
-        assert_eq!(gates.verdict(circuit(1)), Verdict::Normal);
-        assert_eq!(known(&gates), 0);
-        assert!(gates.set_verdict(circuit(1), Verdict::Preferred, Duration::from_secs(60)));
-        assert_eq!(gates.verdict(circuit(1)), Verdict::Preferred);
-        assert_eq!(gates.verdict(circuit(2)), Verdict::Normal);
-        assert!(gates.set_verdict(circuit(1), Verdict::Banned, Duration::from_secs(60)));
-        assert!(gates.enter(circuit(1), false).is_err());
-        assert!(gates.enter(circuit(1), true).is_ok());
-        let status = gates.status();
-        assert_eq!((status.preferred, status.banned, status.refused_banned_total), (0, 1, 1));
-        assert!(gates.set_verdict(circuit(1), Verdict::Banned, Duration::ZERO));
-        assert_eq!(gates.verdict(circuit(1)), Verdict::Normal);
-    }
-
-    #[test]
-    fn what_is_over_is_forgotten_and_what_is_remembered_is_bounded() {
-        let streams = Some(Rate { per_second: 1_000_000, burst: 1 });
-        let gates = Gates::new(CircuitLimits { streams, ..CircuitLimits::default() });
-        for serial in 0..200_000 {
-            drop(gates.enter(circuit(serial), false));
-        }
-        assert!(known(&gates) < 200_000 / 4, "{}", known(&gates));
-        let gates = Gates::new(CircuitLimits::default());
-        let long = Duration::from_secs(3600);
-        let more = u32::try_from(limits::GATES_MAX + 10_000).expect("a small number");
-        let said = (0..more).filter(|at| gates.set_verdict(circuit(*at), Verdict::Banned, long));
-        let said = said.count();
-        assert!(said <= limits::GATES_MAX && said > limits::GATES_MAX * 9 / 10, "{said}");
-        assert_eq!(known(&gates), said);
-        // Once they are over there is room again.
-        (0..more).for_each(|at| {
-            gates.set_verdict(circuit(at), Verdict::Banned, Duration::ZERO);
-        });
-        let again = (more..2 * more)
-            .filter(|at| gates.set_verdict(circuit(*at), Verdict::Banned, Duration::ZERO));
-        assert_eq!(u32::try_from(again.count()), Ok(more));
-        assert_eq!(Arc::strong_count(&gates), 1);
-    }
-}
+mod tests;

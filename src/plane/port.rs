@@ -99,13 +99,16 @@ impl Port {
         self.members.iter().any(|member| member.lane == lane)
     }
 
-    /// A backend for a stream of this circuit, of which this is said, that has `tried` some
-    /// already.
-    pub(super) fn choose(&self, circuit: CircuitId, said: Verdict, tried: &Set) -> Choice {
-        let lane = match said {
+    /// Whose backends a circuit gets of which this is said.
+    pub(super) fn lane(&self, said: Verdict) -> Verdict {
+        match said {
             Verdict::Preferred if !self.has_lane(Verdict::Preferred) => Verdict::Normal,
             said => said,
-        };
+        }
+    }
+
+    /// A backend of this lane for a stream of this circuit that has `tried` some already.
+    pub(super) fn choose(&self, circuit: CircuitId, lane: Verdict, tried: &Set) -> Choice {
         let usable = Set::of(self.members.len(), |index| {
             let backend = &self.members[index].backend;
             self.members[index].lane == lane

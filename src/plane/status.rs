@@ -59,6 +59,13 @@ pub struct CircuitsStatus {
     /// Streams that asked for a port that is not served.
     #[serde(default)]
     pub unknown_ports_total: u64,
+    /// Circuits of which something was forgotten, the least first, to make room for others.
+    #[serde(default)]
+    pub forgotten_total: u64,
+    /// Streams and verdicts of circuits that could not be remembered, for bans alone are: such
+    /// streams share the limits of one circuit, such verdicts are refused.
+    #[serde(default)]
+    pub not_remembered_total: u64,
 }
 
 /// One backend of one port.
@@ -81,7 +88,8 @@ pub struct BackendStatus {
     /// Streams that wait for a backend of its port.
     #[serde(default)]
     pub queued: u32,
-    /// Streams that waited for one in vain, or found the queue full.
+    /// Streams that waited for one in vain, found the queue full, or made room for another
+    /// circuit's.
     #[serde(default)]
     pub queue_refused_total: u64,
 }

@@ -8,6 +8,7 @@ mod front;
 mod handler;
 mod names;
 mod onions;
+mod queue;
 mod relay;
 mod serve;
 mod shortage;

@@ -111,6 +111,20 @@ pub fn haproxy_that_says(lab: &Lab, format: &str) -> (Haproxy, SocketAddr) {
     (haproxy.expect("HAProxy takes the configuration"), address)
 }
 
+/// Ban a circuit and close it: the ban ends with it.
+fn close_banned(service: &Service, id: &str) {
+    assert!(rustbalance(service, &["circuit", "ban", id, "--for", "600"]).0);
+    assert_eq!(service.service_status()["circuits"]["banned"], 1);
+    let (worked, said) = rustbalance(service, &["circuit", "close", id]);
+    assert!(worked && said.ends_with(" is closed\n"), "{said}");
+    wait_until("the ban is over", 60, || {
+        (service.service_status()["circuits"]["banned"] == 0).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    let (worked, said) = rustbalance(service, &["circuit", "ban", id]);
+    assert!(!worked && said.contains("no such circuit is open"), "{said}");
+}
+
 #[test]
 fn a_real_haproxy_reads_the_circuit_from_both_versions_of_the_header() {
     let (lab, client) = crate::lab();
@@ -163,8 +177,7 @@ fn a_real_haproxy_reads_the_circuit_from_both_versions_of_the_header() {
     // By its id the circuit can be closed: the same client comes over another one afterwards.
     let before = read(81, &first);
     let close = |id: &str| rustbalance(&service, &["circuit", "close", id]);
-    let (worked, said) = close(&before[0]);
-    assert!(worked && said.ends_with(" is closed\n"), "{said}");
+    close_banned(&service, &before[0]);
     wait_until("another circuit", 60, || {
         let answer = client.fetch(&service.onion, 81, "/", &first).ok()?;
         (!answer.body.starts_with(before[0].as_bytes())).then_some(())

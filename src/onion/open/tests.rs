@@ -114,6 +114,7 @@ fn a_circuit_is_told_once_and_leaves_the_list_when_it_ends() {
     let list = OpenCircuits::default();
     let places = [enter(&list, 0, 1, 0), enter(&list, 1, 1, 0)];
     let closing = |place: &Place<'_>| place.circuit.close_wanted().now_or_never().is_some();
+    assert!(list.has(0) && !list.has(4));
     assert!(list.close(0) && !list.close(4));
     assert!(closing(&places[0]) && !closing(&places[1]));
     assert!(!places[0].circuit.tell_to_close());

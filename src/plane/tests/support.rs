@@ -45,6 +45,8 @@ pub(super) struct Fate {
 pub(super) struct Begun {
     /// The port it asked for.
     port: u16,
+    /// The number of its circuit.
+    serial: u32,
     /// Whether an END closes both directions, as Tor's does.
     as_tor: bool,
     /// Our end.
@@ -67,13 +69,19 @@ pub(super) struct Open {
 pub(super) fn begin(port: u16) -> (Begun, DuplexStream, Arc<Mutex<Fate>>) {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let fate = Arc::new(Mutex::new(Fate::default()));
-    (Begun { port, as_tor: false, near, fate: Arc::clone(&fate) }, far, fate)
+    (Begun { port, serial: 1, as_tor: false, near, fate: Arc::clone(&fate) }, far, fate)
 }
 
 impl Begun {
     /// The same, with Tor's END: no write succeeds once the client has ended the stream.
     pub(super) fn with_tor_end(mut self) -> Begun {
         self.as_tor = true;
+        self
+    }
+
+    /// The same, of the circuit with this number.
+    pub(super) fn of_circuit(mut self, serial: u32) -> Begun {
+        self.serial = serial;
         self
     }
 
@@ -93,7 +101,7 @@ impl IncomingStream for Begun {
     }
 
     fn circuit_id(&self) -> CircuitId {
-        CircuitId { instance: 0, serial: 1 }
+        CircuitId { instance: 0, serial: self.serial }
     }
 
     async fn accept(self) -> io::Result<Open> {
