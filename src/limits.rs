@@ -174,9 +174,9 @@ pub const BACKEND_ATTEMPTS_SECONDS_MAX: u64 = 120;
 /// From a connection to a listener until its PROXY header is whole. C tor writes it at once.
 pub const PROXY_HEADER_SECONDS: u64 = 3;
 
-/// The longest PROXY header that is read: two unix addresses of version 2, and room for what comes
-/// after them.
-pub const PROXY_HEADER_BYTES_MAX: usize = 1024;
+/// The longest PROXY header that is read: two unix addresses of version 2, and room for what clouds
+/// and TLS terminators put behind them (certificates' names, endpoints, padding).
+pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
 /// Streams that wait for a core that they were given to.
 pub const HANDOFF_WAITING_MAX: usize = 1024;

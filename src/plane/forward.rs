@@ -11,9 +11,9 @@
 //! pipes are lent by the core and held only while bytes are in them, so an idle pair holds neither.
 //!
 //! **Ends.** Each direction ends by itself (`shutdown(SHUT_WR)` is passed on). Once one has, the
-//! other one may be without bytes for `half_close` at most. A side that breaks off ends both: what
-//! the other one had not taken yet is lost, and a client is reset, so that half an answer does not
-//! look like a whole one.
+//! other one may be without bytes for `half_close` at most. A side that breaks off ends both, and
+//! so do a time that is over and a limit: what was not taken yet is lost, and a side whose peer has
+//! not ended is reset, so that half an answer, or half an upload, does not look like a whole one.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -231,9 +231,16 @@ pub(super) async fn forward(
         closes: false,
     };
     let outcome = std::future::poll_fn(|cx| forward.poll(cx)).await;
-    if matches!(outcome, StreamOutcome::BackendDied | StreamOutcome::OverLimit) {
-        // Half an answer shall not look like a whole one. A unix socket has no reset.
-        let _ = SockRef::from(&forward.client).set_linger(Some(Duration::ZERO));
+    // Half an answer shall not look like a whole one, nor half an upload.
+    if outcome != StreamOutcome::Done {
+        for (direction, sink) in
+            [(&forward.outward, &forward.client), (&forward.inward, &forward.backend)]
+        {
+            if direction.phase == Phase::Open {
+                // A unix socket has no reset.
+                let _ = SockRef::from(sink).set_linger(Some(Duration::ZERO));
+            }
+        }
     }
     if forward.closes {
         circuit.close();

@@ -8,7 +8,7 @@ use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::stream::StreamOutcome;
 use crate::base::counters::InstanceCounters;
-use crate::base::stream::ClientStream;
+use crate::base::stream::{ClientStream, EndReason};
 use crate::limits;
 use crate::runtime;
 
@@ -28,7 +28,11 @@ pub(super) async fn serve(
     });
     match answered.await {
         Ok(Ok(())) => StreamOutcome::Done,
-        Ok(Err(_)) | Err(_) => StreamOutcome::ClientGone,
+        Ok(Err(_)) => StreamOutcome::ClientGone,
+        Err(_) => {
+            client.abort(EndReason::Timeout);
+            StreamOutcome::Idle
+        }
     }
 }
 

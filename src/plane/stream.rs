@@ -22,8 +22,12 @@
 //! flushed to the client and the stream ends, even if the backend would still listen.
 //!
 //! **A backend that breaks off** (`ECONNRESET`): what it had sent is delivered, and the stream is
-//! aborted. (tor-proto 0.47 writes the same END for both endings, so today a client tells half a
-//! download from a whole one by its length alone.)
+//! aborted.
+//!
+//! **A stream that is without bytes for too long**, or goes over a limit, is aborted, and its
+//! backend gets a reset: half an answer, or half an upload, shall not look like a whole one, as it
+//! would to a reader that goes by the end of the connection. (tor-proto 0.47 writes the same END
+//! for all endings, so today a client tells half a download from a whole one by its length alone.)
 
 use std::io;
 use std::pin::Pin;
@@ -54,6 +58,8 @@ pub enum StreamOutcome {
     BackendDied,
     /// There were no bytes for longer than there may be none.
     Idle,
+    /// The client had ended, and the backend delivered nothing for too long.
+    Left,
     /// Its circuit has carried more bytes a second than it may.
     OverLimit,
     /// It is open, and goes on by itself.
@@ -151,18 +157,22 @@ pub(super) async fn relay(
     meter: Meter,
     patience: Patience,
 ) -> StreamOutcome {
-    let (read, write) = connection.into_split();
-    run(client, (read, write), preface, meter, patience).await
+    let halves = connection.into_split();
+    let (outcome, (_read, write)) = run(client, halves, preface, meter, patience).await;
+    if matches!(outcome, StreamOutcome::Idle | StreamOutcome::OverLimit) {
+        write.reset_on_close();
+    }
+    outcome
 }
 
-/// See [`relay`].
+/// See [`relay`]. Gives the backend back, which closes with its halves.
 pub(super) async fn run<C, R, W>(
     client: C,
     (backend_read, backend_write): (R, W),
     preface: Option<Buffer>,
     meter: Meter,
     patience: Patience,
-) -> StreamOutcome
+) -> (StreamOutcome, (R, W))
 where
     C: ClientStream,
     R: TokioRead + Unpin,
@@ -180,21 +190,28 @@ where
         linger: None,
         idle: patience.idle.map(Idle::new),
     };
-    match std::future::poll_fn(|cx| relay.poll(cx)).await {
+    let ended = std::future::poll_fn(|cx| relay.poll(cx)).await;
+    let Relay { client, backend_read, backend_write, .. } = relay;
+    let outcome = match ended {
+        Ok(outcome @ (StreamOutcome::Idle | StreamOutcome::Left)) => {
+            client.abort(EndReason::Timeout);
+            outcome
+        }
         Ok(outcome) => outcome,
         Err(Failure::Client) => StreamOutcome::ClientGone,
         Err(Failure::Backend) => {
-            relay.client.abort(EndReason::ConnReset);
+            client.abort(EndReason::ConnReset);
             StreamOutcome::BackendDied
         }
         Err(Failure::Limit(Refused { close })) => {
             match close {
-                true => relay.client.close_circuit(),
-                false => relay.client.abort(EndReason::ResourceLimit),
+                true => client.close_circuit(),
+                false => client.abort(EndReason::ResourceLimit),
             }
             StreamOutcome::OverLimit
         }
-    }
+    };
+    (outcome, (backend_read, backend_write))
 }
 
 impl<C, R, W> Relay<C, R, W>
@@ -213,7 +230,10 @@ where
             return Poll::Ready(ended.map(|()| StreamOutcome::Done));
         }
         if let Some(linger) = &mut self.linger {
-            return Pin::new(linger).poll(cx).map(|()| Ok(StreamOutcome::Done));
+            ready!(Pin::new(linger).poll(cx));
+            // Who takes nothing misses nothing.
+            let done = self.outward.deaf;
+            return Poll::Ready(Ok(if done { StreamOutcome::Done } else { StreamOutcome::Left }));
         }
         match &mut self.idle {
             Some(idle) => idle.poll(cx).map(|()| Ok(StreamOutcome::Idle)),

@@ -3,6 +3,7 @@
 mod backends;
 mod checks;
 mod circuits;
+mod cut;
 mod faults;
 mod front;
 mod handler;

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{tcp, unix};
 
@@ -189,6 +190,20 @@ pub enum WriteHalf {
     Kernel(Arc<KernelSocket>),
     /// To another onion service.
     Onion(Box<dyn OnionWrite>),
+}
+
+impl WriteHalf {
+    /// Have the connection end with a reset when it closes: what it has carried is not all of it. A
+    /// pipe, a unix socket and a stream to an onion service have none.
+    pub fn reset_on_close(&self) {
+        let socket = match self {
+            WriteHalf::Ring(socket) => SockRef::from(&**socket),
+            WriteHalf::Tcp(socket) => SockRef::from(socket.as_ref()),
+            WriteHalf::Kernel(socket) => SockRef::from(&**socket),
+            WriteHalf::Unix(_) | WriteHalf::Pipe(_) | WriteHalf::Onion(_) => return,
+        };
+        let _ = socket.set_linger(Some(Duration::ZERO));
+    }
 }
 
 impl AsyncRead for ReadHalf {

@@ -51,7 +51,7 @@ fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut SmallRng) {
                 bytes.splice(at..at, word.iter().copied());
             }
             _ => {
-                let mut noise = vec![0; random.random_range(0..1200)];
+                let mut noise = vec![0; random.random_range(0..5000)];
                 random.fill_bytes(&mut noise);
                 bytes.extend(noise);
             }
@@ -96,6 +96,17 @@ fn headers_that_are_changed_at_random_do_no_harm() {
     let span = Duration::from_secs_f64(seconds.unwrap_or(0.3));
     let mut seeds = corpus();
     assert!(seeds.len() >= 20);
+    // As long as may be, and longer by one: much behind the addresses, as clouds send it.
+    for more in [0, 1] {
+        let padding = limits::PROXY_HEADER_BYTES_MAX + more - 16 - 12 - 3;
+        let mut long = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+        long.extend(((12 + 3 + padding) as u16).to_be_bytes());
+        long.extend([192, 0, 2, 1, 192, 0, 2, 9, 3, 232, 0, 80, 0xea]);
+        long.extend((padding as u16).to_be_bytes());
+        long.resize(long.len() + padding, 1);
+        assert_eq!(check(&long), more == 0);
+        seeds.push(long);
+    }
     for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
         seeds.push(header(version, CircuitId { instance: 1, serial: 666 }, 80));
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::front::{Served, backend, check_echo, echo, greet, until};
+use super::front::{Served, backend, check_echo, echo, greet, read_to_reset, until};
 use super::support::{begin, listen, port_80, serve, soon};
 use crate::base::counters::InstanceCounters;
 use crate::plane::config::{
@@ -205,11 +205,7 @@ fn a_backend_that_takes_a_connection_and_says_nothing_is_left_when_it_is_to_be()
         for client in &mut clients {
             client.write_all(b"?").expect("it is open");
         }
-        let said = clients.map(|mut client| {
-            let mut said = Vec::new();
-            client.read_to_end(&mut said).expect("it ends in good order");
-            said
-        });
+        let said = clients.map(read_to_reset);
         assert!(said.contains(&Vec::new()) && said.contains(&b"!?".to_vec()), "{said:?}");
         until("all are closed", || served.live() == 0);
     }

@@ -174,6 +174,14 @@ pub(super) fn echo(mut connection: TcpStream) -> io::Result<()> {
     connection.shutdown(Shutdown::Write)
 }
 
+/// What comes before a reset, which has to be how it ends.
+pub(super) fn read_to_reset(mut connection: TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let error = connection.read_to_end(&mut said).expect_err("it is no end in good order");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    said
+}
+
 /// Send noise both ways at once through a backend that sends it back.
 pub(super) fn check_echo(mut client: TcpStream, seed: u64, length: usize) {
     let mut sent = vec![0; length];
@@ -242,6 +250,43 @@ fn the_circuit_of_c_tors_line_is_told_on_and_none_of_the_bytes_behind_it_is_lost
                 assert_eq!(said, expected);
             }
         }
+    }
+}
+
+#[test]
+fn a_header_of_4096_bytes_is_taken_in_pieces_and_a_longer_one_reset() {
+    for io in engines() {
+        let port = PortConfig {
+            proxy_protocol: Some(ProxyProtocol::V1),
+            ..port_80(vec![backend(tell_header)])
+        };
+        let served = Served::start(io, port, true, (1, 1));
+        let refused = served.status().headers_refused_total;
+        for (length, cut) in [(1025, 1024), (4096, 1), (4096, 1500), (4096, 4095), (4097, 4096)] {
+            let mut header = header(ProxyProtocol::V2, CircuitId { instance: 3, serial: 5 }, 80);
+            // A TLV of a cloud's, which is skipped.
+            let value = length - header.len() - 3;
+            header.push(0xea);
+            header.extend((value as u16).to_be_bytes());
+            header.resize(length, 7);
+            header[14..16].copy_from_slice(&((length - 16) as u16).to_be_bytes());
+            let bytes = [header.as_slice(), b"twenty bytes of body".as_slice()].concat();
+            let mut client = served.connect();
+            client.set_nodelay(true).expect("it is open");
+            client.write_all(&bytes[..cut]).expect("it is open");
+            if length > 4096 {
+                assert_eq!(read_to_reset(client), b"");
+                continue;
+            }
+            std::thread::yield_now();
+            client.write_all(&bytes[cut..]).expect("it is open");
+            client.shutdown(Shutdown::Write).expect("it is open");
+            let mut said = String::new();
+            client.read_to_string(&mut said).expect("it ends in good order");
+            let expected = "PROXY TCP6 fc00:dead:beef:4dad:0:400:0:5 ::1 5 80, and 20 bytes";
+            assert_eq!(said, expected, "{length} bytes, cut at {cut}");
+        }
+        until("it is counted", || served.status().headers_refused_total > refused);
     }
 }
 
@@ -433,7 +478,7 @@ fn a_stream_without_bytes_ends_when_it_is_to_and_one_with_some_does_not() {
             client.read_exact(&mut [0; 1]).expect("it is open");
         }
         let quiet = Instant::now();
-        client.read_to_end(&mut Vec::new()).expect("it ends in good order");
+        assert_eq!(read_to_reset(client), b"");
         assert!(quiet.elapsed() >= Duration::from_millis(200), "{:?}", quiet.elapsed());
     }
 }
@@ -450,11 +495,9 @@ fn a_half_of_a_stream_that_stays_open_without_bytes_ends() {
         });
         let port = PortConfig { half_close_timeout, ..port_80(vec![hold]) };
         let served = Served::start(io, port, false, (1, 1));
-        let mut client = served.connect();
+        let client = served.connect();
         client.shutdown(Shutdown::Write).expect("it is open");
-        let mut nothing = Vec::new();
-        client.read_to_end(&mut nothing).expect("it ends in good order");
-        assert!(nothing.is_empty());
+        assert_eq!(read_to_reset(client), b"");
         until("it is closed", || served.live() == 0);
     }
 }
