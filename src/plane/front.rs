@@ -17,10 +17,10 @@
 //! A connection that is refused is reset: C tor tells its client that the stream broke, where an
 //! orderly end would look like an empty answer.
 
+mod place;
+
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::io::{AsyncRead, AsyncWrite};
-use nix::unistd::AccessFlags;
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 use tokio::sync::{oneshot, watch};
 
+use self::place::{bind_tcp, can_be_made, is_free, listen_unix, unix_place};
 use super::Plane;
 use super::handoff::{Arrival, Handoff, Live};
 use super::passed::PassedSockets;
@@ -40,7 +40,7 @@ use super::proxy_protocol::read::{self, Extent, Facts};
 use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
 use crate::base::repeats::Repeats;
-use crate::base::socket_file::{self, SocketFile};
+use crate::base::socket_file::SocketFile;
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream, Party};
 use crate::limits;
 use crate::plane::config::{BackendAddress, ListenConfig};
@@ -437,68 +437,6 @@ async fn read_header(socket: &KernelSocket) -> Result<Facts, String> {
 fn reset(socket: &KernelSocket) {
     // A unix socket has none: its peer sees an end.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-}
-
-/// A TCP socket at an address that all cores share.
-fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
-    bind_to(address, true)
-}
-
-/// Whether nobody listens there. Without `SO_REUSEPORT`: with it, two processes of one user would
-/// share the connections, and neither would know. Connections of before, in TIME_WAIT, are nobody.
-fn is_free(address: SocketAddr) -> io::Result<()> {
-    match bind_to(address, false) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "a process listens there already; end it, or write another address",
-        )),
-        bound => bound.map(drop),
-    }
-}
-
-/// See above.
-fn bind_to(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&SockAddr::from(address))?;
-    Ok(socket)
-}
-
-/// A listening unix socket that only this user may connect to, beside the place that it shall have.
-/// One that nobody listens on any more is replaced; one that somebody does listen on is not, unless
-/// it takes over from that process.
-fn listen_unix(path: &Path, backlog: u32, occupied: Occupied) -> io::Result<(Socket, SocketFile)> {
-    unix_place(path, occupied)?;
-    // Made beside and moved: whoever connects meanwhile finds one of the two, and never nothing.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let _ = std::fs::remove_file(&beside);
-    let (socket, beside) = SocketFile::bind(&beside)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok((socket, beside))
-}
-
-/// Whether a unix socket may have this place.
-fn unix_place(path: &Path, occupied: Occupied) -> io::Result<()> {
-    match socket_file::is_socket(path)? {
-        Some(false) => Err(io::Error::other("there is a file that is no socket")),
-        Some(true) if occupied == Occupied::Refuse && socket_file::is_in_use(path)? => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether a file can be made there.
-fn can_be_made(path: &Path) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let may = AccessFlags::W_OK | AccessFlags::X_OK;
-    Ok(nix::unistd::access(directory, may)?)
 }
 
 /// A connection that waits for an answer.

@@ -22,6 +22,7 @@ fn service(overload: &Arc<Overload>) -> Arc<Service> {
         rendezvous_building_max: 8,
         remotes: Vec::new(),
         verify_interval: None,
+        theft_check_interval: None,
         distinct_descriptors: true,
         remote_interval: RemoteInterval::default(),
     };
