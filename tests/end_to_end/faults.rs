@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::serve::echo;
 use crate::service::{Service, Spec};
 use nix::sys::signal::Signal;
 use rustbalance_lab::client::{fresh_user, random_file};
@@ -40,22 +41,51 @@ fn a_backend_that_dies_in_mid_stream_ends_the_stream_and_nothing_else() {
 }
 
 #[test]
-fn a_refused_backend_and_an_unknown_port_end_the_stream_at_once() {
+fn a_refused_backend_ends_the_stream_at_once() {
     let (lab, client) = crate::lab();
     let nobody = {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         listener.local_addr().expect("it is bound").to_string()
     };
     let service = Service::start(lab, &Spec { backends: vec![nobody], ..Spec::default() });
-    let user = fresh_user();
-    for port in [80, 81] {
-        let started = Instant::now();
-        let error = client.stream(&service.onion, port, &user).expect_err("nobody is there");
-        assert!(started.elapsed() < Duration::from_secs(30), "port {port}: {error:#}");
-    }
+    let started = Instant::now();
+    let error = client.stream(&service.onion, 80, &fresh_user()).expect_err("nobody is there");
+    assert!(started.elapsed() < Duration::from_secs(30), "{error:#}");
     let status = service.service_status();
     assert_eq!(status["backends"][0]["state"], "down", "{status:#}");
     assert!(status["backends"][0]["failed_total"].as_u64() >= Some(1), "{status:#}");
+}
+
+/// Rendezvous circuits that a service has built, and streams to ports that it does not serve.
+fn rendezvous_and_unknown_ports(service: &Service) -> (u64, u64) {
+    let status = service.service_status();
+    let instances = status["instances"].as_array().expect("there are some");
+    let built = instances.iter().filter_map(|one| one["rendezvous_total"].as_u64()).sum();
+    let unknown = status["circuits"]["unknown_ports_total"].as_u64();
+    (built, unknown.expect("it is counted"))
+}
+
+#[test]
+fn a_port_that_is_not_served_costs_the_circuit_unless_that_is_allowed() {
+    let (lab, client) = crate::lab();
+    for allowed in [false, true] {
+        let service_lines = format!("allow_unknown_ports = {allowed}");
+        let service_lines = if allowed { service_lines } else { String::new() };
+        let spec = Spec { backends: vec![echo()], service_lines, ..Spec::default() };
+        let service = Service::start(lab, &spec);
+        let user = fresh_user();
+        let mut open = client.stream(&service.onion, 80, &user).expect("it is served");
+        let mut says_hello =
+            || open.write_all(b"hello").and_then(|()| open.read_exact(&mut [0; 5]));
+        says_hello().expect("it echoes");
+        assert_eq!(rendezvous_and_unknown_ports(&service), (1, 0));
+        client.stream(&service.onion, 81, &user).expect_err("nobody is there");
+        assert_eq!(says_hello().is_ok(), allowed, "the other stream of this circuit");
+        client.stream(&service.onion, 80, &user).expect("it is served");
+        let circuits = if allowed { 1 } else { 2 };
+        let counted = rendezvous_and_unknown_ports(&service);
+        assert_eq!(counted, (circuits, 1), "allowed: {allowed}\n{}", service.log());
+    }
 }
 
 #[test]
