@@ -428,9 +428,10 @@ pub const REFUSED_PAUSE_MS_MAX: u64 = 4_000;
 /// Nothing was refused for so long: as many circuits as are wanted are asked for again.
 pub const REFUSED_SLOW_SECONDS: u64 = 60;
 
-/// Longest wait for one's turn to ask for a circuit; who would wait longer fails at once. A client
-/// has no use for it much later.
-pub const REFUSED_WAIT_MS_MAX: u64 = 8_000;
+/// Longest wait of a rendezvous for its turn to ask for a circuit; with the time that is left of
+/// [`RENDEZVOUS_BUILD_MS_MAX`] it is built. A C tor client waits for longer, and tries again only
+/// then.
+pub const REFUSED_WAIT_MS_MAX: u64 = 20_000;
 
 /// Wait for INTRO_ESTABLISHED, besides what the circuit timeouts say.
 pub const POINT_ESTABLISH_MS_MAX: u64 = 30_000;

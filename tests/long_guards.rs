@@ -33,7 +33,8 @@ fn load(clients: &[Client], onions: &[&str], rate: u32, seconds: u64) -> (usize,
                     let _ = waiting.recv_timeout(wait);
                     let client = &clients[turn as usize % clients.len()];
                     let onion = onions[turn as usize % onions.len()];
-                    results.push(client.fetch_fresh(onion, 80, "/").map_err(|e| format!("{e:#}")));
+                    let failed = |error| format!("due after {due:?}: {error:#}");
+                    results.push(client.fetch_fresh(onion, 80, "/").map_err(failed));
                 }
                 results
             })
@@ -156,10 +157,15 @@ fn an_upgrade_under_load_is_refused_no_circuit() {
     println!("{count} requests, {} failed; refused: {refused:?}, {by_guards}", failed.len());
     let new = upgrading::serving(&service).expect("it answers");
     assert_ne!(new, old);
+    let status = service.service_status()["instances"].clone();
     let _ = nix::sys::signal::kill(upgrading::process(new), nix::sys::signal::Signal::SIGTERM);
     assert_eq!(by_guards, 0, "a relay has refused CREATEs\n{}", service.log());
     assert_eq!(refused, (0, 0), "circuits that were needed were refused");
-    assert!(failed.is_empty() && count == 180, "{} of {count}: {failed:?}", failed.len());
+    assert!(
+        failed.is_empty() && count == 180,
+        "{} of {count}: {failed:?}\n{status:#}",
+        failed.len()
+    );
     let log = service.log();
     assert!(!log.contains("a guard refuses circuits"), "{log}");
     assert!(log.contains("the old process has ended"), "it was not noticed: {log}");

@@ -97,8 +97,8 @@ impl Succession for Desk {
             return Err("another process is taking over already".to_owned());
         }
         tracing::info!("a new process starts, to take over");
-        let (creates, rest_ms) = half(self.shared.creates_left());
-        self.shared.share_guards(Some(GuardShare::Half(creates)));
+        let (own, creates, rest_ms) = shares(self.shared.creates_left());
+        self.shared.share_guards(Some(GuardShare::Old(own)));
         Ok(Offer { state_dir: self.state_dir.path().to_owned(), creates, rest_ms })
     }
 
@@ -140,13 +140,15 @@ impl Succession for Desk {
     }
 }
 
-/// Half of what guards allow, with the reserve left alone, and how long it takes until that is
-/// there, in milliseconds.
-fn half(left: u64) -> (u64, u64) {
-    let per_pause = limits::GUARD_CREATES_PER_SECOND * limits::SHARE_PAUSE_MS_BOTH - 1_000;
+/// What the old process and the new one may take of what is left of a guard's allowance, with the
+/// reserve left alone, and how long it takes until that is there, in milliseconds.
+fn shares(left: u64) -> (u64, u64, u64) {
+    let per_pause = limits::GUARD_CREATES_PER_SECOND * limits::SHARE_PAUSE_MS_OLD - 1_000;
     let lacks = limits::GUARD_CREATES_RESERVE.saturating_sub(left);
-    let rest_ms = lacks * 1_000 * limits::SHARE_PAUSE_MS_BOTH / per_pause;
-    (left.saturating_sub(limits::GUARD_CREATES_RESERVE) / 2, rest_ms)
+    let rest_ms = lacks * 1_000 * limits::SHARE_PAUSE_MS_OLD / per_pause;
+    let free = left.saturating_sub(limits::GUARD_CREATES_RESERVE);
+    // The new one has points and uploads to build for; the old one has clients.
+    (free / 3, free - free / 3, rest_ms)
 }
 
 impl Shared {
@@ -159,6 +161,12 @@ impl Shared {
         }
     }
 
+    /// Whether points or descriptors wait for their turn to ask for a circuit.
+    fn is_behind(&self) -> bool {
+        let mut stacks = self.stacks.iter().filter_map(|stack| stack.borrow().clone());
+        stacks.any(|stack| stack.is_behind())
+    }
+
     /// Circuits that the guards of each stack would still make at once.
     fn creates_left(&self) -> u64 {
         let stacks = self.stacks.iter().filter_map(|stack| stack.borrow().clone());
@@ -169,7 +177,7 @@ impl Shared {
 /// Before the first link opens: guards see two links from one address as soon as it does.
 pub(super) async fn begin(predecessor: &Predecessor, shared: &Shared) {
     let Offer { creates, rest_ms, .. } = predecessor.offer;
-    shared.share_guards(Some(GuardShare::Half(creates.min(limits::GUARD_CREATES_BURST))));
+    shared.share_guards(Some(GuardShare::New(creates.min(limits::GUARD_CREATES_BURST))));
     if rest_ms > 0 {
         tracing::info!("the guards have made many circuits: waiting before more are asked for");
         let rest_ms = rest_ms.min(limits::HANDOVER_REST_MS_MAX);
@@ -220,6 +228,14 @@ pub(super) async fn settle(
         let seconds = longest.as_secs();
         return format!("nothing was published within {seconds} s: the old process goes on");
     }
+    // Uploads that wait have their turn before clients: those go to the old process meanwhile.
+    let behind = async {
+        while shared.is_behind() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let longest = Duration::from_secs(limits::HANDOVER_UPLOADS_SECONDS_MAX);
+    let _ = tokio::time::timeout(longest, behind).await;
     match heir.published().await {
         Ok(()) => {
             tracing::info!("took over: the old process ends soon");
@@ -235,4 +251,22 @@ pub(super) async fn settle(
     shared.share_guards(None);
     tracing::info!("the old process has ended");
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+    use crate::limits;
+
+    #[test]
+    fn the_reserve_is_left_alone_and_waited_for_where_it_is_gone() {
+        let most = limits::GUARD_CREATES_BURST;
+        for left in 0..=most {
+            let (old, new, rest_ms) = shares(left);
+            assert!(old <= new && rest_ms <= limits::HANDOVER_REST_MS_MAX, "{left}");
+            assert_eq!(old + new, left.saturating_sub(limits::GUARD_CREATES_RESERVE));
+            assert_eq!(rest_ms == 0, left >= limits::GUARD_CREATES_RESERVE, "{left}");
+        }
+        assert!(shares(most).1 >= 28, "an instance or four, two periods: at once");
+    }
 }

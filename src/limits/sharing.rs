@@ -2,8 +2,8 @@
 //! processes have a link to it, and how often while none can be reached.
 
 use super::{
-    INSTANCES_MAX, INTRO_POINTS_MAX, REFUSED_PAUSE_MS_MIN, REFUSED_WAIT_MS_MAX, SERVICES_MAX,
-    UPLOADS_AT_ONCE_MAX,
+    HANDOVER_POINTS_SECONDS_MAX, HANDOVER_PUBLISH_SECONDS_MAX, HANDOVER_SECONDS_MAX, INSTANCES_MAX,
+    INTRO_POINTS_MAX, REFUSED_PAUSE_MS_MIN, REFUSED_WAIT_MS_MAX, SERVICES_MAX, UPLOADS_AT_ONCE_MAX,
 };
 
 /// Introduction points that wait for their turn to ask for a circuit.
@@ -13,7 +13,7 @@ pub const POINT_TURNS_MAX: usize = 8192;
 pub const DESCRIPTOR_TURNS_MAX: usize = 2 * UPLOADS_AT_ONCE_MAX * SERVICES_MAX;
 
 /// Rendezvous that wait for their turn. More could not have it within [`REFUSED_WAIT_MS_MAX`].
-pub const RENDEZVOUS_TURNS_MAX: usize = 16;
+pub const RENDEZVOUS_TURNS_MAX: usize = 40;
 
 /// Circuits that a guard makes in a second for one address with two links or more
 /// (`DoSCircuitCreationRate` of the public network; arti does not tell what the consensus says).
@@ -26,8 +26,11 @@ pub const GUARD_CREATES_BURST: u64 = 60;
 /// way, and for those that arti makes unasked.
 pub const GUARD_CREATES_RESERVE: u64 = 10;
 
-/// Between two circuits of one process while both have links to the guard and clients come to both.
-pub const SHARE_PAUSE_MS_BOTH: u64 = 1_100;
+/// Between two circuits of the old process while clients come to it.
+pub const SHARE_PAUSE_MS_OLD: u64 = 850;
+
+/// The same for the new process, which has so many to ask for and no more.
+pub const SHARE_PAUSE_MS_NEW: u64 = 1_400;
 
 /// The same for the one that all clients come to once the other drains.
 pub const SHARE_PAUSE_MS_SERVING: u64 = 700;
@@ -46,6 +49,10 @@ pub const HANDOVER_REST_MS_MAX: u64 = 15_000;
 /// left alone for longer, which is arti's business: 150 s and more.
 pub const NETWORK_RETRY_SECONDS: u64 = 30;
 
+/// Longest wait of a new process that has published for uploads that are still to come, before the
+/// old one drains.
+pub const HANDOVER_UPLOADS_SECONDS_MAX: u64 = 60;
+
 /// How often it is looked what became of connections to relays while there is no directory.
 pub const NETWORK_LOOK_MS: u64 = 1_000;
 
@@ -55,15 +62,22 @@ pub const DIRECTORY_ATTEMPTS_MAX: u32 = u32::MAX;
 
 const _: () = assert!(RENDEZVOUS_TURNS_MAX as u64 * REFUSED_PAUSE_MS_MIN <= REFUSED_WAIT_MS_MAX);
 const _: () = assert!(POINT_TURNS_MAX > INSTANCES_MAX as usize * INTRO_POINTS_MAX as usize);
+const _: () = assert!(
+    HANDOVER_POINTS_SECONDS_MAX + HANDOVER_PUBLISH_SECONDS_MAX + HANDOVER_UPLOADS_SECONDS_MAX
+        < HANDOVER_SECONDS_MAX
+);
 const _: () = assert!(2 * GUARD_CREATES_RESERVE <= GUARD_CREATES_BURST);
 // Together the two ask for less than the guard allows.
-const _: () = assert!(2_000 < GUARD_CREATES_PER_SECOND * SHARE_PAUSE_MS_BOTH);
+const _: () = assert!(
+    1_000 * (SHARE_PAUSE_MS_OLD + SHARE_PAUSE_MS_NEW)
+        < GUARD_CREATES_PER_SECOND * SHARE_PAUSE_MS_OLD * SHARE_PAUSE_MS_NEW
+);
 const _: () = assert!(
     1_000 * (SHARE_PAUSE_MS_SERVING + SHARE_PAUSE_MS_LEAVING)
         < GUARD_CREATES_PER_SECOND * SHARE_PAUSE_MS_SERVING * SHARE_PAUSE_MS_LEAVING
 );
 // The rest is long enough for the reserve to come back while one process asks.
 const _: () = assert!(
-    GUARD_CREATES_RESERVE * 1_000 * SHARE_PAUSE_MS_BOTH
-        <= HANDOVER_REST_MS_MAX * (GUARD_CREATES_PER_SECOND * SHARE_PAUSE_MS_BOTH - 1_000)
+    GUARD_CREATES_RESERVE * 1_000 * SHARE_PAUSE_MS_OLD
+        <= HANDOVER_REST_MS_MAX * (GUARD_CREATES_PER_SECOND * SHARE_PAUSE_MS_OLD - 1_000)
 );

@@ -185,12 +185,11 @@ async fn build(
     let mut attempt = 1;
     loop {
         let launched = pool.circuits().get_or_launch_svc_rend(netdir, target.clone());
-        let launched = pool.launch(Purpose::Rendezvous, launched);
-        let error = match runtime::timeout(patience, launched).await {
-            Ok(Ok(tunnel)) => return Ok(tunnel),
-            Ok(Err(error @ LaunchError::Braked)) => return Err(RendezvousError::Circuit(error)),
-            Ok(Err(error)) => RendezvousError::Circuit(error),
-            Err(_) => RendezvousError::Timeout,
+        let error = match pool.launch_within(Purpose::Rendezvous, patience, launched).await {
+            Ok(Some(tunnel)) => return Ok(tunnel),
+            Ok(None) => RendezvousError::Timeout,
+            Err(error @ LaunchError::Braked) => return Err(RendezvousError::Circuit(error)),
+            Err(error) => RendezvousError::Circuit(error),
         };
         if attempt >= attempts_max {
             return Err(error);

@@ -146,6 +146,11 @@ impl Load {
         OpenCircuit(link)
     }
 
+    /// Whether points or descriptors wait for their turn.
+    pub(super) fn is_behind(&self) -> bool {
+        self.turns().is_behind()
+    }
+
     /// Ask for a circuit when its turn has come: at once, unless they have to come slowly.
     pub(super) async fn launch<T>(
         &self,
@@ -153,6 +158,14 @@ impl Load {
         circuit: impl Future<Output = Result<T, CircuitError>>,
     ) -> Result<T, LaunchError> {
         self.turn(purpose).await?;
+        self.build(circuit).await
+    }
+
+    /// See [`Load::launch`]; once its turn has come.
+    pub(super) async fn build<T>(
+        &self,
+        circuit: impl Future<Output = Result<T, CircuitError>>,
+    ) -> Result<T, LaunchError> {
         let built = circuit.await;
         match &built {
             Ok(_) => self.turns().brake.note_built(Instant::now()),
@@ -162,7 +175,7 @@ impl Load {
     }
 
     /// Wait for a turn. Whoever waits gives the turns that have come meanwhile to who is first.
-    async fn turn(&self, purpose: Purpose) -> Result<(), LaunchError> {
+    pub(super) async fn turn(&self, purpose: Purpose) -> Result<(), LaunchError> {
         let begun = Instant::now();
         let mut told = match self.turns().ask(purpose, begun) {
             Turn::Now => return Ok(()),

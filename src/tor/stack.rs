@@ -404,6 +404,11 @@ impl TorStack {
         }
     }
 
+    /// Whether points or descriptors wait for their turn to ask for a circuit.
+    pub fn is_behind(&self) -> bool {
+        self.load.is_behind()
+    }
+
     /// Circuits that a guard would still make at once if another link to it opened now.
     pub fn creates_left(&self) -> u64 {
         self.load.note_started(circuits_started(self.number))
@@ -508,6 +513,21 @@ impl CircuitPool {
         circuit: impl Future<Output = tor_circmgr::Result<T>>,
     ) -> Result<T, LaunchError> {
         self.load.launch(purpose, circuit).await
+    }
+
+    /// As [`Self::launch`], with so much time for the circuit, which begins with its turn; `None`
+    /// when that is over.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn launch_within<T>(
+        &self,
+        purpose: Purpose,
+        patience: Duration,
+        circuit: impl Future<Output = tor_circmgr::Result<T>>,
+    ) -> Result<Option<T>, LaunchError> {
+        self.load.turn(purpose).await?;
+        runtime::timeout(patience, self.load.build(circuit)).await.ok().transpose()
     }
 
     /// Count a circuit as open, until what comes back is dropped.

@@ -47,8 +47,10 @@ impl Purpose {
 /// What this process may take of what a guard allows the address that two have links from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardShare {
-    /// Both build as they must, and as many circuits as this at once.
-    Half(u64),
+    /// Clients come to this one, which another takes over from: as many circuits as this at once.
+    Old(u64),
+    /// This one takes over: the same.
+    New(u64),
     /// All new clients come to this one.
     Serving,
     /// No new client comes to this one, which ends soon.
@@ -59,7 +61,8 @@ impl GuardShare {
     /// Between two circuits.
     fn pause(self) -> Duration {
         Duration::from_millis(match self {
-            GuardShare::Half(_) => limits::SHARE_PAUSE_MS_BOTH,
+            GuardShare::Old(_) => limits::SHARE_PAUSE_MS_OLD,
+            GuardShare::New(_) => limits::SHARE_PAUSE_MS_NEW,
             GuardShare::Serving => limits::SHARE_PAUSE_MS_SERVING,
             GuardShare::Leaving => limits::SHARE_PAUSE_MS_LEAVING,
         })
@@ -118,6 +121,12 @@ impl Turns {
         }
     }
 
+    /// Whether anything waits that has its turn before clients.
+    pub(super) fn is_behind(&self) -> bool {
+        let [points, descriptors, _] = &self.waiting;
+        points.iter().chain(descriptors).any(|waiting| !waiting.is_closed())
+    }
+
     /// When the next circuit may be asked for.
     pub(super) fn next(&self, now: Instant) -> Instant {
         let paced = self.pace.as_ref().map_or(now, |pace| pace.next(now));
@@ -136,7 +145,9 @@ impl Turns {
     pub(super) fn share(&mut self, share: Option<GuardShare>, now: Instant) {
         self.pace = share.map(|share| match (self.pace.take(), share) {
             (Some(pace), GuardShare::Serving | GuardShare::Leaving) => pace.slowed(share, now),
-            (_, GuardShare::Half(creates)) => Pace::new(creates, share, now),
+            (_, GuardShare::Old(creates) | GuardShare::New(creates)) => {
+                Pace::new(creates, share, now)
+            }
             (None, _) => Pace::new(0, share, now),
         });
         self.advance(now);

@@ -128,8 +128,8 @@ fn greedy(pace: &mut Pace, from: Instant, seconds: u64) -> Vec<Instant> {
 fn two_processes_that_share_a_guard_stay_below_what_it_allows() {
     let start = Instant::now();
     let burst = (limits::GUARD_CREATES_BURST - limits::GUARD_CREATES_RESERVE) / 2;
-    let half = GuardShare::Half(burst);
-    let (mut old, mut new) = (Pace::new(burst, half, start), Pace::new(burst, half, start));
+    let (old, new) = (GuardShare::Old(burst), GuardShare::New(burst));
+    let (mut old, mut new) = (Pace::new(burst, old, start), Pace::new(burst, new, start));
     let mut asked = greedy(&mut old, start, 60);
     asked.extend(greedy(&mut new, start, 60));
     assert!(asked.iter().filter(|at| **at == start).count() as u64 == 2 * burst, "at once");
@@ -171,7 +171,7 @@ fn what_a_guard_allows_comes_back_and_is_not_known_after_another_process() {
 fn a_share_that_ends_lets_all_go_that_wait() {
     let start = Instant::now();
     let mut turns = Turns::default();
-    turns.share(Some(GuardShare::Half(1)), start);
+    turns.share(Some(GuardShare::Old(1)), start);
     assert!(matches!(turns.ask(Purpose::Rendezvous, start), Turn::Now));
     let mut waiting: Vec<_> =
         (0..5).map(|_| wait(&mut turns, Purpose::Rendezvous, start)).collect();
