@@ -54,6 +54,8 @@ struct Lines {
     next: u64,
     /// Streams that were called and have found no place yet.
     called: u32,
+    /// When one was called last.
+    called_at: Option<Instant>,
     /// Whether there may be a place that nobody was called for.
     missed: bool,
     /// The circuit that was served last: the next circuit that comes is called before it.
@@ -175,7 +177,7 @@ impl Lines {
         self.turns.insert(last, party);
         self.lines.entry(party).or_default().turn = last;
         if let Some(ticket) = self.take(party, Which::First) {
-            self.called += 1;
+            (self.called, self.called_at) = (self.called + 1, Some(Instant::now()));
             ticket.set(Standing::Called);
         }
     }
@@ -309,9 +311,10 @@ impl Waiting {
             let look = Duration::from_millis(limits::BACKEND_QUEUE_LOOK_MS);
             let told = runtime::timeout(left.min(look), self.ticket.changed.notified()).await;
             if told.is_err() {
-                // A backend may have come back, which nobody is told of.
+                // A backend may have come back, which nobody is told of; and who was called may be
+                // on a core that hangs.
                 let lane = &mut self.queue.lanes()[self.lane];
-                if lane.called == 0 {
+                if lane.called == 0 || lane.called_at.is_none_or(|at| at.elapsed() >= look) {
                     lane.call();
                 }
             }

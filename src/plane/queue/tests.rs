@@ -133,3 +133,14 @@ async fn each_lane_has_turns_of_its_own() {
     queue.note_free();
     assert!(is_called(&mut normal) && is_called(&mut banned));
 }
+
+#[tokio::test]
+async fn one_that_was_called_and_does_not_look_holds_up_others_for_a_second_only() {
+    let queue = Arc::new(Queue::default());
+    let _hangs = in_line(&queue, 1, 10).await.expect("there is room");
+    let mut other = in_line(&queue, 2, 10).await.expect("there is room");
+    queue.note_free();
+    let begun = std::time::Instant::now();
+    assert!(other.wait(false).await);
+    assert!(begun.elapsed() >= Duration::from_millis(limits::BACKEND_QUEUE_LOOK_MS));
+}
