@@ -373,7 +373,7 @@ fn a_state_directory_that_is_not_ours_alone_is_refused() {
         let give_away = |state: &Path| {
             std::os::unix::fs::chown(state, Some(65534), None).expect("root may give it away");
         };
-        run_refuses_state(give_away, &["belongs to another user (uid 65534)", "chown 0"]);
+        run_refuses_state(give_away, &["another user (uid 65534)", "sudo -u '#65534' rustbalance"]);
     }
 }
 
