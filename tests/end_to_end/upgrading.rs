@@ -34,7 +34,7 @@ fn revisions(service: &Service) -> Vec<(u64, u64)> {
 }
 
 /// What C tor's client says when it gives a request up for want of the point that it had chosen.
-const GIVEN_UP: &str = "Unable to find introduction point for service";
+pub const GIVEN_UP: &str = "Unable to find introduction point for service";
 /// Requests that come to their end in the time of each upgrade, at least.
 const REQUESTS_EACH: usize = 3;
 
