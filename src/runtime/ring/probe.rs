@@ -13,6 +13,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use super::op::Op;
 use super::socket::Socket;
 use super::{Errand, Ring};
+use crate::limits;
 use crate::runtime::Io;
 
 /// Why io_uring is not used.
@@ -58,10 +59,15 @@ impl From<io::Error> for ProbeError {
 /// How many rings can be made at the same time, beside what this user's processes hold already; and
 /// why not `wanted`, where they cannot. All are gone afterwards.
 pub fn probe_rings(wanted: usize) -> (usize, Option<io::Error>) {
-    let mut rings = Vec::new();
+    let (mut rings, mut tries) = (Vec::new(), limits::RING_TRIES_MAX);
     while rings.len() < wanted {
         match Ring::new(Io::Uring) {
             Ok(ring) => rings.push(ring),
+            // The kernel gives back what another one held some time after it was closed.
+            Err(error) if tries > 1 && error.raw_os_error() == Some(libc::ENOMEM) => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(limits::RING_TRY_MS));
+            }
             Err(error) => return (rings.len(), Some(error)),
         }
     }
