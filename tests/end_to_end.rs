@@ -24,10 +24,14 @@ mod descriptor;
 mod drop_in;
 #[path = "end_to_end/embed.rs"]
 mod embed;
+#[path = "end_to_end/exhaustion.rs"]
+mod exhaustion;
 #[path = "end_to_end/faults.rs"]
 mod faults;
 #[path = "end_to_end/filter.rs"]
 mod filter;
+#[path = "end_to_end/introducer.rs"]
+mod introducer;
 #[path = "end_to_end/listeners.rs"]
 mod listeners;
 #[path = "end_to_end/machine.rs"]
