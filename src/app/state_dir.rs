@@ -280,8 +280,11 @@ fn check_writable(path: &Path, existing: &Path) -> Result<(), StateDirError> {
     };
     access(existing, AccessFlags::W_OK | AccessFlags::X_OK).map_err(failed)?;
     let disk = statvfs(existing).map_err(failed)?;
-    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
     // Some file systems have no bound, and count none.
+    let free = match disk.blocks() {
+        0 => u64::MAX,
+        _ => disk.blocks_available().saturating_mul(disk.fragment_size()),
+    };
     let files = if disk.files() == 0 { u64::MAX } else { disk.files_available() };
     if free < limits::STATE_BYTES_MIN || files < limits::STATE_FILES_MIN {
         return Err(StateDirError::Full { path: path.to_owned(), free, files });
