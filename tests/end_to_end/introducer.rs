@@ -141,7 +141,7 @@ async fn run(
     let tables: toml::Table = tables.parse().expect("the lab writes TOML");
     let arti = tables["arti"].as_table().expect("it is a table");
     let settings = ArtiSettings::check(arti, files).expect("the tables are arti's");
-    let stack = TorStack::new(&settings, GuardPlan::new(1, 0)).expect("a stack can be made");
+    let stack = TorStack::new(&settings, GuardPlan::new(1, 0), None).expect("a stack can be made");
     stack.bootstrap().await.expect("the lab has a directory");
     let pool = stack.circuit_pool().expect("the core runs");
     say("it has a directory");
