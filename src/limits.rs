@@ -266,7 +266,7 @@ pub const ADMIN_SECONDS_MAX: u64 = 10;
 
 /// From the moment when a new process asks to take over until its descriptors are published: it
 /// gets a directory and builds circuits in this time.
-pub const HANDOVER_SECONDS_MAX: u64 = 600;
+pub const HANDOVER_SECONDS_MAX: u64 = 1_800;
 
 /// Wait for introduction points of every instance before the old process is asked to let go.
 pub const HANDOVER_POINTS_SECONDS_MAX: u64 = 60;

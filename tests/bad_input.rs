@@ -178,7 +178,7 @@ fn a_file_that_is_no_toml_or_not_there_is_refused_with_the_place() {
 fn an_address_that_is_none_or_a_host_name_is_refused_with_what_to_write() {
     let key = "service[0].port[0].backends[0]";
     for (address, words) in [
-        ("localhost:8080", ["this is a host name", "write an IP address"]),
+        ("backend.example:8080", ["this is a host name", "write an IP address"]),
         ("8080", ["there is no IP address", "write 127.0.0.1:8080"]),
         ("127.0.0.1", ["there is no port", "write 127.0.0.1:"]),
         ("http://127.0.0.1:8080/", ["this is a URL", "write one such as"]),
@@ -420,7 +420,7 @@ fn a_wrong_command_line_is_64_and_touches_nothing() {
         (&["frobnicate"][..], "frobnicate"),
         (&["run"], "--config <FILE>"),
         (&["run", "--hello", "--state-dir", "s", "--bogus"], "--bogus"),
-        (&["run", "--backend", "localhost:80", "--state-dir", "s"], "host name"),
+        (&["run", "--backend", "backend.example:80", "--state-dir", "s"], "host name"),
         (&["run", "--hello", "--instances", "0", "--state-dir", "s"], "1..=256"),
         (&["run", "--hello", "--backend", "127.0.0.1:80"], "cannot be used with"),
         (&["key", "new"], "<FILE>"),

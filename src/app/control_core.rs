@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) changing: Mutex<()>,
     /// Whether a new process takes over.
     pub(super) succession: AtomicBool,
+    /// Whether the process that this one takes over from still runs.
+    pub(super) beside_predecessor: AtomicBool,
     /// What this process may take of what guards allow, while another has links to them.
     pub(super) guard_share: Mutex<Option<GuardShare>>,
     /// Which of them have which relays as guards.
@@ -98,6 +100,7 @@ impl Shared {
             common,
             changing: Mutex::new(()),
             succession: AtomicBool::new(false),
+            beside_predecessor: AtomicBool::new(false),
             guard_share: Mutex::default(),
             guards,
             stacks: (0..guards.stacks()).map(|_| watch::channel(None).0).collect(),
@@ -147,8 +150,9 @@ impl Shared {
     pub(super) fn enter_stack(&self, number: usize, stack: &Arc<TorStack>) {
         let Some(slot) = self.stacks.get(number) else { return };
         slot.send_replace(Some(Arc::clone(stack)));
-        // It may have become another one meanwhile.
-        stack.share_guards(self.guard_share());
+        // It may have become another one meanwhile; held, so that it does not once more.
+        let share = self.guard_share.lock().unwrap_or_else(PoisonError::into_inner);
+        stack.share_guards(*share);
     }
 
     /// A data core has entered the group.
@@ -243,7 +247,10 @@ impl ControlCore {
         }
         let predecessor = self.predecessor.take();
         if let Some(predecessor) = &predecessor {
-            begin(predecessor, &self.shared).await;
+            tokio::select! {
+                () = begin(predecessor, &self.shared) => {}
+                _ = order.wait_for(|order| *order != Order::Serve) => return Ok(()),
+            }
         }
         let share = self.shared.guard_share();
         let stack = TorStack::new(&self.arti, self.shared.guards, share)

@@ -89,7 +89,9 @@ impl Watch {
             };
         }
         let much = held / 100 >= self.max / 10_000 * limits::MEMORY_TRIM_PERCENT;
-        let due = self.trimmed.is_none_or(|at| now >= at + self.pause);
+        // Circuits close only after memory was given back, so that must not wait for long now.
+        let pause = if shortage >= Some(Shortage::Scarce) { Watch::PAUSE_MIN } else { self.pause };
+        let due = self.trimmed.is_none_or(|at| now >= at + pause);
         let trim = evicted || much && (full || due);
         if trim {
             (self.trimmed, self.before) = (Some(now), Some(held));
@@ -180,6 +182,8 @@ impl Shared {
             let bytes = (above(limits::MEMORY_ACCEPT_AGAIN_PERCENT), above(100));
             let closed = eviction::evict_holding(services, shortage, bytes);
             if closed > 0 {
+                // What they held is on its way back, as above.
+                watch.evicted = true;
                 tracing::warn!(
                     "{held_mb} MB of {max_mb} MB are held: {closed} circuits that hold the most \
                      are closed"

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::control_core::Shared;
+use super::roster::ServiceShared;
 use super::running::{Order, Progress};
 use super::state_dir::StateDir;
 use crate::admin::StatusSource;
@@ -18,6 +19,7 @@ use crate::admin::succession::{Offer, Succession};
 use crate::admin::{BackendRequest, CircuitId, VerdictRequest};
 use crate::limits;
 use crate::plane::front::Occupied;
+use crate::runtime;
 use crate::tor::GuardShare;
 
 /// What the admin socket asks: status, and the hand-over to a new process.
@@ -93,6 +95,10 @@ impl Succession for Desk {
         if self.shared.roster.is_changing() {
             return Err("a service is changing; try again in a minute".to_owned());
         }
+        if self.shared.beside_predecessor.load(Ordering::Relaxed) {
+            // Three processes would have links to the same guards.
+            return Err("the process before this one has not ended yet; try again then".to_owned());
+        }
         if self.shared.succession.swap(true, Ordering::Relaxed) {
             return Err("another process is taking over already".to_owned());
         }
@@ -126,8 +132,10 @@ impl Succession for Desk {
         // Held by this process, unless it was given up.
         self.state_dir.lock().map_err(|error| error.to_string())?;
         self.set_handed_over(false);
-        self.shared.share_guards(None);
         self.shared.succession.store(false, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        // The other one's links may still be open.
+        runtime::spawn(async move { shared.share_no_more().await });
         // Socket files may be the other one's by now.
         let listens: Vec<_> =
             self.shared.fronts.all().iter().map(|front| front.config().clone()).collect();
@@ -155,13 +163,36 @@ impl Shared {
     /// Take no more than this share of what guards allow from now on; or, with `None`, whatever is
     /// needed.
     fn share_guards(&self, share: Option<GuardShare>) {
-        *self.guard_share.lock().unwrap_or_else(PoisonError::into_inner) = share;
+        // Held until all stacks know: one that comes up meanwhile gets the newest.
+        let mut in_force = self.guard_share.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_force = share;
         for stack in self.stacks.iter().filter_map(|stack| stack.borrow().clone()) {
             stack.share_guards(share);
         }
     }
 
-    /// Whether points or descriptors wait for their turn to ask for a circuit.
+    /// The other process has ended: take whatever is needed once its links are gone, unless yet
+    /// another has come.
+    async fn share_no_more(&self) {
+        tokio::time::sleep(Duration::from_millis(limits::SHARE_AFTER_MS)).await;
+        if !self.succession.load(Ordering::Relaxed) {
+            self.share_guards(None);
+        }
+    }
+
+    /// Within so many seconds, or as long as it takes to ask for the circuits of all points and
+    /// uploads slowly.
+    fn slowly(&self, seconds: u64) -> Duration {
+        let asks = |one: &Arc<ServiceShared>| {
+            let points = one.service.settings.intro_points_per_instance;
+            one.service.seats().len() as u64 * u64::from(points) + limits::HSDIRS_OF_A_SERVICE
+        };
+        let asks: u64 = self.roster.all().iter().map(asks).sum();
+        let seconds = seconds + asks * limits::SHARE_PAUSE_MS_NEW / 1_000;
+        Duration::from_secs(seconds.min(limits::HANDOVER_SLOW_SECONDS_MAX))
+    }
+
+    /// Whether points or uploads wait for their turn to ask for a circuit.
     fn is_behind(&self) -> bool {
         let mut stacks = self.stacks.iter().filter_map(|stack| stack.borrow().clone());
         stacks.any(|stack| stack.is_behind())
@@ -177,6 +208,7 @@ impl Shared {
 /// Before the first link opens: guards see two links from one address as soon as it does.
 pub(super) async fn begin(predecessor: &Predecessor, shared: &Shared) {
     let Offer { creates, rest_ms, .. } = predecessor.offer;
+    shared.beside_predecessor.store(true, Ordering::Relaxed);
     shared.share_guards(Some(GuardShare::New(creates.min(limits::GUARD_CREATES_BURST))));
     if rest_ms > 0 {
         tracing::info!("the guards have made many circuits: waiting before more are asked for");
@@ -200,7 +232,7 @@ pub(super) async fn take_over(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let longest = Duration::from_secs(limits::HANDOVER_POINTS_SECONDS_MAX);
+    let longest = shared.slowly(limits::HANDOVER_POINTS_SECONDS_MAX);
     if tokio::time::timeout(longest, everywhere).await.is_err() {
         tracing::warn!(
             "not every instance has an introduction point yet; taking over all the same"
@@ -222,7 +254,7 @@ pub(super) async fn settle(
     mut progress: watch::Receiver<Progress>,
     shared: &Shared,
 ) -> String {
-    let longest = Duration::from_secs(limits::HANDOVER_PUBLISH_SECONDS_MAX);
+    let longest = shared.slowly(limits::HANDOVER_PUBLISH_SECONDS_MAX);
     let ready = progress.wait_for(|progress| progress.ready);
     if tokio::time::timeout(longest, ready).await.is_err() {
         let seconds = longest.as_secs();
@@ -247,8 +279,8 @@ pub(super) async fn settle(
         // It has ended already.
         Err(error) => tracing::warn!("the old process is gone: {error}"),
     }
-    tokio::time::sleep(Duration::from_millis(limits::SHARE_AFTER_MS)).await;
-    shared.share_guards(None);
+    shared.beside_predecessor.store(false, Ordering::Relaxed);
+    shared.share_no_more().await;
     tracing::info!("the old process has ended");
     std::future::pending().await
 }

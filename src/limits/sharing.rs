@@ -12,6 +12,13 @@ pub const POINT_TURNS_MAX: usize = 8192;
 /// Uploads and look-ups at HSDirs that wait for their turn: all that services start at once.
 pub const DESCRIPTOR_TURNS_MAX: usize = 2 * UPLOADS_AT_ONCE_MAX * SERVICES_MAX;
 
+/// HSDirs of a service: two periods of two replicas, each stored four times (`hsdir_n_replicas`,
+/// `hsdir_spread_store`).
+pub const HSDIRS_OF_A_SERVICE: u64 = 16;
+
+/// Looks at HSDirs and points wait behind everything else, but for one after so many turns.
+pub const TURNS_FOR_A_LOOK: u32 = 8;
+
 /// Rendezvous that wait for their turn. More could not have it within [`REFUSED_WAIT_MS_MAX`].
 pub const RENDEZVOUS_TURNS_MAX: usize = 40;
 
@@ -49,6 +56,10 @@ pub const HANDOVER_REST_MS_MAX: u64 = 15_000;
 /// left alone for longer, which is arti's business: 150 s and more.
 pub const NETWORK_RETRY_SECONDS: u64 = 30;
 
+/// Longest wait for points, and then for uploads, of a new process that has so many to make that
+/// they cannot be there sooner while circuits have to come slowly.
+pub const HANDOVER_SLOW_SECONDS_MAX: u64 = 600;
+
 /// Longest wait of a new process that has published for uploads that are still to come, before the
 /// old one drains.
 pub const HANDOVER_UPLOADS_SECONDS_MAX: u64 = 60;
@@ -63,8 +74,9 @@ pub const DIRECTORY_ATTEMPTS_MAX: u32 = u32::MAX;
 const _: () = assert!(RENDEZVOUS_TURNS_MAX as u64 * REFUSED_PAUSE_MS_MIN <= REFUSED_WAIT_MS_MAX);
 const _: () = assert!(POINT_TURNS_MAX > INSTANCES_MAX as usize * INTRO_POINTS_MAX as usize);
 const _: () = assert!(
-    HANDOVER_POINTS_SECONDS_MAX + HANDOVER_PUBLISH_SECONDS_MAX + HANDOVER_UPLOADS_SECONDS_MAX
-        < HANDOVER_SECONDS_MAX
+    2 * HANDOVER_SLOW_SECONDS_MAX + HANDOVER_UPLOADS_SECONDS_MAX < HANDOVER_SECONDS_MAX
+        && HANDOVER_PUBLISH_SECONDS_MAX <= HANDOVER_SLOW_SECONDS_MAX
+        && HANDOVER_POINTS_SECONDS_MAX <= HANDOVER_SLOW_SECONDS_MAX
 );
 const _: () = assert!(2 * GUARD_CREATES_RESERVE <= GUARD_CREATES_BURST);
 // Together the two ask for less than the guard allows.

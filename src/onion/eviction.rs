@@ -8,8 +8,9 @@
 //!                              ... or for a moment; the longest first
 //!                              never had a stream, for 5 s
 //!                              bytes that do not move; the most first
-//!                                               streams that move nothing; the longest
-//!                                               first; last of all the most bytes
+//!                              streams that move nothing for 60 to 120 s ...
+//!                                               ... or for 10 s; the longest first
+//!                                               last of all the most bytes
 //! ```
 //!
 //! Called by `app::memory` once a second. What a circuit holds is an estimate: see
@@ -55,7 +56,9 @@ fn make_room_at(services: &[Arc<Service>], now_ms: u64) -> u64 {
         let Some(shortage) = Shortage::of(open * 10_000, most * 10_000, scarce) else { continue };
         let goal = most * limits::SHORT_GOAL_PERCENT / 100;
         let bytes = open.saturating_sub(goal) * limits::CIRCUIT_BYTES;
-        let turns = Turn::Unused..=Turn::Young;
+        // Room on a core is full of circuits before memory is: those that move nothing go as well.
+        let last = if shortage >= Shortage::Scarce { Turn::Quiet } else { Turn::Young };
+        let turns = Turn::Unused..=last;
         closed += evict(&[(service, seat)], (now_ms, shortage), turns, (bytes, 0));
     }
     closed

@@ -44,9 +44,12 @@ pub(super) enum UploadError {
     /// It took too long.
     #[error("no answer in time")]
     Timeout,
+    /// It was not wanted any more when its turn to ask for a circuit had come.
+    #[error("not wanted any more")]
+    NotWanted,
 }
 
-/// Upload `descriptor` to `hsdir`, once.
+/// Upload `descriptor` to `hsdir`, once, if that is still `wanted` when its turn has come.
 ///
 /// # Errors
 /// [`UploadError`].
@@ -54,7 +57,12 @@ pub(super) async fn upload(
     pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     descriptor: Arc<str>,
+    wanted: impl FnOnce() -> bool,
 ) -> Result<(), UploadError> {
+    pool.turn(Purpose::Upload).await?;
+    if !wanted() {
+        return Err(UploadError::NotWanted);
+    }
     let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
     let sent = AtomicBool::new(false);
     match runtime::timeout(deadline, attempt(pool, hsdir, descriptor, &sent)).await {
@@ -75,7 +83,7 @@ async fn attempt(
 ) -> Result<(), UploadError> {
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
     let tunnel = pool.circuits().get_or_launch_svc_dir(&netdir, hsdir);
-    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(UploadError::Circuit)?;
+    let tunnel = pool.build(tunnel).await.map_err(UploadError::Circuit)?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)
@@ -121,9 +129,7 @@ pub(super) async fn held(
     blinded: HsBlindId,
     subcredential: Subcredential,
 ) -> Held {
-    let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-    let download = runtime::timeout(deadline, download(pool, hsdir, blinded)).await;
-    match download.unwrap_or(Err(UploadError::Timeout)) {
+    match download(pool, hsdir, blinded).await {
         Ok(Some(text)) => read(&text, blinded, subcredential, SystemTime::now()),
         Ok(None) => Held::Nothing,
         Err(error) => Held::Unreachable(error.to_string()),
@@ -163,17 +169,31 @@ fn outer_revision(text: &str) -> Option<u64> {
     line?.trim().parse().ok()
 }
 
-/// Fetch what an HSDir holds under a blinded key, over a circuit like any client's: one for uploads
-/// is closed when more than a few cells come back (`tor-proto`, `n_incoming_cells_permitted`).
-/// `None`: it holds nothing.
+/// Fetch what an HSDir holds under a blinded key, once. `None`: it holds nothing.
+///
+/// # Errors
+/// [`UploadError`].
 pub(super) async fn download(
+    pool: &CircuitPool,
+    hsdir: OwnedCircTarget,
+    blinded: HsBlindId,
+) -> Result<Option<String>, UploadError> {
+    pool.turn(Purpose::Look).await?;
+    let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
+    let fetched = runtime::timeout(deadline, fetch(pool, hsdir, blinded)).await;
+    fetched.unwrap_or(Err(UploadError::Timeout))
+}
+
+/// See [`download`]; over a circuit like any client's: one for uploads
+/// is closed when more than a few cells come back (`tor-proto`, `n_incoming_cells_permitted`).
+async fn fetch(
     pool: &CircuitPool,
     hsdir: OwnedCircTarget,
     blinded: HsBlindId,
 ) -> Result<Option<String>, UploadError> {
     let netdir = pool.directory().netdir(Timeliness::Timely).map_err(UploadError::Directory)?;
     let tunnel = pool.circuits().get_or_launch_client_dir(&netdir, hsdir);
-    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(UploadError::Circuit)?;
+    let tunnel = pool.build(tunnel).await.map_err(UploadError::Circuit)?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let source = SourceInfo::from_tunnel(&tunnel)

@@ -203,14 +203,17 @@ impl OpenCircuit {
         let used_ms = self.used_ms.load(Ordering::Relaxed);
         if self.streams() > 0 {
             let Found { held, stuck, quiet_ms } = self.look(now_ms);
+            // Those that are not accepted yet wait for a backend since the last one began.
+            let quiet_ms = quiet_ms.min(self.idle_ms(now_ms));
             let bytes = limits::CIRCUIT_BYTES + held;
             return match () {
                 () if scarce && stuck > 0 => Some((Turn::Stuck, stuck, bytes)),
-                () if shortage < Shortage::Full => None,
-                // One without a stream that is accepted waits for its backend.
-                () if quiet_ms != u64::MAX && quiet_ms >= limits::STREAM_STUCK_MS => {
+                // A stream that moves nothing must not be a way to hold a circuit for ever.
+                () if scarce && quiet_ms >= self.idle_ms_max => {
                     Some((Turn::Quiet, quiet_ms, bytes))
                 }
+                () if shortage < Shortage::Full => None,
+                () if quiet_ms >= limits::STREAM_STUCK_MS => Some((Turn::Quiet, quiet_ms, bytes)),
                 () => Some((Turn::Moving, held, bytes)),
             };
         }
@@ -226,7 +229,7 @@ impl OpenCircuit {
         }
     }
 
-    /// For how long it has had no stream, where it has none.
+    /// For how long no stream has begun or ended.
     fn idle_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.used_ms.load(Ordering::Relaxed).max(self.opened_ms))
     }

@@ -160,20 +160,14 @@ impl Remote {
         let known = view.revision_in(keys.period.interval_num());
         let mut failed = FetchError::NoHsDirs;
         for hsdir in hsdirs.into_iter().take(limits::REMOTE_HSDIRS_TRIED_MAX) {
-            let deadline = Duration::from_millis(limits::UPLOAD_ATTEMPT_MS_MAX);
-            let download = hsdir::download(&self.pool, hsdir, keys.blinded);
-            let text = match runtime::timeout(deadline, download).await {
-                Ok(Ok(Some(text))) => text,
-                Ok(Ok(None)) => {
+            let text = match hsdir::download(&self.pool, hsdir, keys.blinded).await {
+                Ok(Some(text)) => text,
+                Ok(None) => {
                     failed = worse(failed, FetchError::NotFound);
                     continue;
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     failed = worse(failed, FetchError::Hsdir(Box::new(error)));
-                    continue;
-                }
-                Err(_) => {
-                    failed = worse(failed, FetchError::Hsdir(Box::new(UploadError::Timeout)));
                     continue;
                 }
             };

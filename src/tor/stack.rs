@@ -515,6 +515,26 @@ impl CircuitPool {
         self.load.launch(purpose, circuit).await
     }
 
+    /// Wait until a circuit may be asked for, which [`Self::build`] then does: for what has a
+    /// deadline that begins with its turn.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn turn(&self, purpose: Purpose) -> Result<(), LaunchError> {
+        self.load.turn(purpose).await
+    }
+
+    /// Ask for a circuit whose turn has come.
+    ///
+    /// # Errors
+    /// [`LaunchError`].
+    pub async fn build<T>(
+        &self,
+        circuit: impl Future<Output = tor_circmgr::Result<T>>,
+    ) -> Result<T, LaunchError> {
+        self.load.build(circuit).await
+    }
+
     /// As [`Self::launch`], with so much time for the circuit, which begins with its turn; `None`
     /// when that is over.
     ///

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   points       --.
-//!   descriptors  ---+--> one at a time: the first that waits in the first row that has one
-//!   rendezvous   --'     (a full row: refused at once)
+//!   uploads      ---+--> one at a time: the first that waits in the first row that has one,
+//!   rendezvous   ---+    and a look after so many others (a full row: refused at once)
+//!   looks        --'
 //! ```
 //!
 //! Used by [`super::load`], which waits on behalf of who asks. Nothing here waits or reads a clock.
@@ -21,10 +22,12 @@ use crate::limits;
 pub enum Purpose {
     /// An introduction point: without one nobody comes.
     Point,
-    /// To an HSDir, or to see whether a point of another instance is there.
-    Descriptor,
+    /// To an HSDir that shall have a descriptor.
+    Upload,
     /// A client's.
     Rendezvous,
+    /// To see what an HSDir holds, or whether a point of another instance is there.
+    Look,
 }
 
 impl Purpose {
@@ -32,12 +35,13 @@ impl Purpose {
     fn waiting_max(self) -> usize {
         match self {
             Purpose::Point => limits::POINT_TURNS_MAX,
-            Purpose::Descriptor => limits::DESCRIPTOR_TURNS_MAX,
+            Purpose::Upload | Purpose::Look => limits::DESCRIPTOR_TURNS_MAX,
             Purpose::Rendezvous => limits::RENDEZVOUS_TURNS_MAX,
         }
     }
 
-    /// How long one waits at most; what has no bound here has one of its own.
+    /// How long one waits at most. Points, uploads and looks wait for as long as it takes: their
+    /// own deadlines begin with their turns.
     pub(super) fn patience(self) -> Option<Duration> {
         let longest = Duration::from_millis(limits::REFUSED_WAIT_MS_MAX);
         (self == Purpose::Rendezvous).then_some(longest)
@@ -88,7 +92,9 @@ pub(super) struct Turns {
     /// While another process has links to our guards.
     pace: Option<Pace>,
     /// Who waits, by [`Purpose`].
-    waiting: [VecDeque<oneshot::Sender<()>>; 3],
+    waiting: [VecDeque<oneshot::Sender<()>>; 4],
+    /// Turns that others have had since the last look.
+    since_look: u32,
 }
 
 impl Turns {
@@ -113,7 +119,7 @@ impl Turns {
     /// Give the turns that have come to who waits.
     pub(super) fn advance(&mut self, now: Instant) {
         while self.next(now) <= now {
-            let Some(first) = self.waiting.iter_mut().find_map(VecDeque::pop_front) else { return };
+            let Some(first) = self.first() else { return };
             // One that has given up leaves its turn to the next.
             if first.send(()).is_ok() {
                 self.take(now);
@@ -121,10 +127,19 @@ impl Turns {
         }
     }
 
+    /// Who has the next turn. Looks come last, and are not forgotten.
+    fn first(&mut self) -> Option<oneshot::Sender<()>> {
+        let look = &mut self.waiting[Purpose::Look as usize];
+        let due = self.since_look >= limits::TURNS_FOR_A_LOOK;
+        let first = if due { look.pop_front() } else { None };
+        self.since_look = if first.is_some() { 0 } else { self.since_look.saturating_add(1) };
+        first.or_else(|| self.waiting.iter_mut().find_map(VecDeque::pop_front))
+    }
+
     /// Whether anything waits that has its turn before clients.
     pub(super) fn is_behind(&self) -> bool {
-        let [points, descriptors, _] = &self.waiting;
-        points.iter().chain(descriptors).any(|waiting| !waiting.is_closed())
+        let [points, uploads, ..] = &self.waiting;
+        points.iter().chain(uploads).any(|waiting| !waiting.is_closed())
     }
 
     /// When the next circuit may be asked for.

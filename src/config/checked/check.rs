@@ -354,7 +354,7 @@ fn check_admin(raw: &RawAdmin, state_dir: &Path, checker: &mut Checker<'_>) -> A
             checker.problems.push(place.problem("the path is empty", fix));
         }
         if let Err(error) = address::check_unix_path(&state_dir.join(&place.value)) {
-            let fix = "the socket is below state_dir unless its path begins with a slash";
+            let fix = "use a shorter path; it is below state_dir unless it begins with a slash";
             checker.problems.push(place.problem(error.reason(), fix));
         }
     }

@@ -85,6 +85,16 @@ fn who_never_had_a_stream_goes_first_then_the_longest_idle_and_the_busiest_last(
     assert_eq!(at(now, Full), full);
     // After a while all of them have been idle for longer than they may.
     let late = now + limits::CIRCUIT_IDLE_MS_MAX;
+    busy.iter().for_each(|flow| download(flow, 1000));
+    let scarce = at(late, Scarce);
+    assert!(
+        scarce.contains(&(Turn::Quiet, 6)),
+        "a stream that moves nothing keeps none: {scarce:?}"
+    );
+    assert!(
+        scarce.iter().all(|(_, serial)| *serial != 0),
+        "the busy one is left alone: {scarce:?}"
+    );
     assert_eq!(at(late, Short), [&unused[..], &idle].concat());
     assert!(list.candidates(begun + late, Short).iter().all(|one| one.overdue));
 }
@@ -107,6 +117,15 @@ fn a_stream_is_stuck_only_while_it_could_move_and_does_not() {
     assert!(stuck(&flow, |flow| flow.note_inward(Some(9))), "its backend takes nothing");
     assert!(!stuck(&flow, |flow| flow.note_inward(None)), "its backend has taken all");
     assert!(!stuck(&flow, |flow| flow.note_inward(Some(0))), "its client is done");
+}
+
+#[test]
+fn streams_that_wait_for_a_backend_keep_no_circuit_for_ever() {
+    let list = OpenCircuits::default();
+    let places = [enter(&list, 0, 1, 1)];
+    let at = |now_ms| turns(&list, &places, now_ms, Shortage::Scarce);
+    assert_eq!(at(limits::CIRCUIT_IDLE_MS_MIN), []);
+    assert_eq!(at(limits::CIRCUIT_IDLE_MS_MAX + 1), [(Turn::Quiet, 0)]);
 }
 
 #[test]

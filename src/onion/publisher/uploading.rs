@@ -18,9 +18,10 @@ use crate::runtime;
 impl Publisher {
     /// Begin the rounds that are wanted and may begin.
     pub(super) fn begin_rounds(&mut self, now: Instant) {
+        // First: without a directory what is wanted stays wanted.
+        let Some(netdir) = self.netdir() else { return };
         let due = |(index, live): (usize, &mut Live)| live.times.take(now).then_some(index);
         let due: Vec<usize> = self.live.iter_mut().enumerate().filter_map(due).collect();
-        let Some(netdir) = self.netdir().filter(|_| !due.is_empty()) else { return };
         for index in due {
             self.begin_round(index, &netdir, now);
         }
@@ -98,13 +99,21 @@ impl Publisher {
             let Some(attempt) = self.live.iter_mut().find_map(take) else { return };
             let Attempt { name, hsdir, text, blinded, subcredential } = attempt;
             let (pool, done) = (self.pool.clone(), self.done.clone());
+            let (service, questions) = (Arc::clone(&self.service), Arc::clone(&self.questions));
             runtime::spawn(async move {
-                let result = hsdir::upload(&pool, hsdir.clone(), text).await;
+                let wanted = || !service.is_handed_over();
+                let result = hsdir::upload(&pool, hsdir.clone(), text, wanted).await;
+                // Others upload while this one is asked.
+                drop(slot);
                 if let Err(error) = &result {
                     tracing::debug!("upload: {error}");
                 }
                 // Only this one is asked, and only where its answer leaves a doubt.
-                let held = hsdir::held(&pool, hsdir, blinded, subcredential);
+                let held = async {
+                    // Never closed.
+                    let _question = questions.acquire().await;
+                    hsdir::held(&pool, hsdir, blinded, subcredential).await
+                };
                 let signed = |held| match held {
                     Held::Descriptor(held) => Some((blinded, held)),
                     _ => None,
@@ -115,7 +124,6 @@ impl Publisher {
                     Err(UploadError::NoReceipt(_)) => UploadEnd::NoReceipt(signed(held.await)),
                     Err(_) => UploadEnd::Failed,
                 };
-                drop(slot);
                 let error = result.err().map(|error| error.to_string());
                 // Full only when the publisher has stopped: then nobody wants to know.
                 let _ = done.push(UploadDone { name, end, error });

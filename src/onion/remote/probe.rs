@@ -55,6 +55,10 @@ impl MsgHandler for AckHandler {
 
 /// Ask whether `point` is there.
 pub(super) async fn probe(pool: &CircuitPool, point: &IntroPointDesc) -> Presence {
+    if let Err(error) = pool.turn(Purpose::Look).await {
+        tracing::debug!("probe of an introduction point: {error}");
+        return Presence::Unknown;
+    }
     let deadline = Duration::from_millis(limits::PROBE_MS_MAX);
     match runtime::timeout(deadline, ask(pool, point)).await {
         Ok(Ok(IntroduceAckStatus::NOT_RECOGNIZED)) => Presence::Gone,
@@ -79,7 +83,7 @@ async fn ask(pool: &CircuitPool, point: &IntroPointDesc) -> Result<IntroduceAckS
         .circ_target_from_verbatim_linkspecs(point.link_specifiers(), point.ipt_ntor_key())
         .map_err(|error| text(&error))?;
     let tunnel = pool.circuits().get_or_launch_client_intro(&netdir, target);
-    let tunnel = pool.launch(Purpose::Descriptor, tunnel).await.map_err(|error| text(&error))?;
+    let tunnel = pool.build(tunnel).await.map_err(|error| text(&error))?;
     let _open = pool.count_open(&tunnel.unique_id());
     drop(netdir);
     let key: &ed25519::PublicKey = point.ipt_sid_key().as_ref();

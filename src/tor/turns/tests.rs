@@ -26,17 +26,40 @@ fn braked(now: Instant) -> Turns {
 }
 
 #[test]
-fn points_come_first_then_descriptors_then_rendezvous_each_in_order() {
+fn looks_come_last_and_one_has_its_turn_after_so_many_others() {
+    let start = Instant::now();
+    let mut turns = braked(start);
+    let mut look = wait(&mut turns, Purpose::Look, start);
+    let mut clients: Vec<_> =
+        (0..12).map(|_| wait(&mut turns, Purpose::Rendezvous, start)).collect();
+    assert!(!turns.is_behind(), "neither has its turn before clients");
+    let pause = Duration::from_millis(limits::REFUSED_PAUSE_MS_MIN);
+    let mut before = 0;
+    for turn in 1.. {
+        turns.advance(start + pause * turn);
+        if look.try_recv().is_ok() {
+            break;
+        }
+        before += 1;
+        assert!(before <= limits::TURNS_FOR_A_LOOK, "it starves");
+    }
+    assert_eq!(before, limits::TURNS_FOR_A_LOOK);
+    let served = clients.iter_mut().filter_map(|told| told.try_recv().ok()).count();
+    assert_eq!(served as u32, limits::TURNS_FOR_A_LOOK);
+}
+
+#[test]
+fn points_come_first_then_uploads_then_rendezvous_each_in_order() {
     let start = Instant::now();
     let mut turns = braked(start);
     // Asked for in the order of a loaded service that loses a point.
     let asked = [
         Purpose::Rendezvous,
         Purpose::Rendezvous,
-        Purpose::Descriptor,
+        Purpose::Upload,
         Purpose::Point,
         Purpose::Rendezvous,
-        Purpose::Descriptor,
+        Purpose::Upload,
         Purpose::Point,
     ];
     let mut waiting: Vec<_> =
