@@ -259,6 +259,8 @@ impl Plane {
             };
             let left = until.saturating_duration_since(time::now());
             let lane = port.lane(self.gates.verdict(circuit));
+            // What was said of its circuit has changed: it waits with others from now on.
+            waiting = waiting.filter(|one| one.is_in(lane));
             // A place that is free is for those who have come before.
             let newcomer = waiting.is_none() && tried.is_empty();
             let chosen = match newcomer && port.queue.is_for_others(lane) {
@@ -302,10 +304,9 @@ impl Plane {
                     if !in_time {
                         return refuse(incoming, EndReason::ResourceLimit, counters).await;
                     }
-                    let now = self.ports();
-                    if !Arc::ptr_eq(&now, &ports) {
-                        (ports, tried) = (now, Set::default());
-                    }
+                    // What refused it before is left alone by all, or is back: were it not to go
+                    // there, it would hold up who waits behind it.
+                    (ports, tried) = (self.ports(), Set::default());
                 }
                 Choice::Take(..) | Choice::None => return refuse(incoming, reason, counters).await,
             }

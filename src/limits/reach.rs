@@ -16,6 +16,10 @@ pub const ONION_CHECK_SECONDS_DEFAULT: u64 = 60;
 /// Time from one look-up of a backend's name to the next, unless configured.
 pub const RESOLVE_SECONDS_DEFAULT: u64 = 60;
 
+/// The same after the first that found nothing, while no address is known; each wait doubles, up
+/// to what is configured.
+pub const RESOLVE_RETRY_SECONDS_MIN: u64 = 1;
+
 /// Longest that can be configured.
 pub const RESOLVE_SECONDS_MAX: u64 = 24 * 3600;
 

@@ -253,9 +253,9 @@ impl Backend {
 
     /// It has accepted a connection, or passed a check: what streams met before that is over.
     fn note_fit(&self) {
-        if self.failed_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.failed_in_a_row.store(0, Ordering::Relaxed);
-            self.aside_until_ms.store(0, Ordering::Relaxed);
+        // Both, for another core may have set one of them only.
+        let failed = self.failed_in_a_row.swap(0, Ordering::Relaxed);
+        if self.aside_until_ms.swap(0, Ordering::Relaxed) != 0 || failed != 0 {
             self.up_since_ms.store(now_ms(), Ordering::Relaxed);
         }
     }

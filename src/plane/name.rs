@@ -35,13 +35,18 @@ impl Name {
         Arc::clone(&self.found.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Look it up now and after each interval, for as long as this is polled.
+    /// Look it up now and after each interval, for as long as this is polled; sooner, after waits
+    /// that double, while no address was found yet: at boot the resolver, or who the name is for,
+    /// may be a moment late.
     pub(super) async fn look_up(&self, interval: Duration) {
         let mut failing = false;
+        let mut retry = Duration::from_secs(limits::RESOLVE_RETRY_SECONDS_MIN);
         loop {
             let answer = net::look_up(self.host.clone(), self.port).await;
             self.note(answer, &mut failing);
-            runtime::sleep(interval).await;
+            let wait = if self.found().is_empty() { retry.min(interval) } else { interval };
+            retry = (2 * retry).min(interval);
+            runtime::sleep(wait).await;
         }
     }
 

@@ -287,6 +287,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether it waits for the backends of this lane.
+    pub(super) fn is_in(&self, lane: Verdict) -> bool {
+        self.lane == lane as usize
+    }
+
     /// Wait until there may be a place; false when the time is over, or another has more right to
     /// wait. It has found no place since it was called; a circuit that has `tried` some of the
     /// backends leaves the next one to others.

@@ -154,20 +154,21 @@ impl Path {
     }
 }
 
-/// Connect to the first of these sockets that accepts; `none` where there is none.
+/// Connect to the first of these sockets that accepts; `none` where there is none. Of several errors
+/// the first is told: a machine without IPv6 has no address to connect to `::1` from.
 async fn connect_first(
     addresses: impl Iterator<Item = SockAddr>,
     way: Way,
     none: io::Error,
 ) -> io::Result<net::Stream> {
-    let mut refused = none;
+    let mut refused = None;
     for address in addresses {
         match connect_socket(&address, way).await {
             Ok(connection) => return Ok(connection),
-            Err(error) => refused = error,
+            Err(error) => refused = refused.or(Some(error)),
         }
     }
-    Err(refused)
+    Err(refused.unwrap_or(none))
 }
 
 /// Connect to a socket, however long it takes.

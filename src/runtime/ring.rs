@@ -175,6 +175,8 @@ pub(super) struct Ring {
     seen: Vec<(u64, Completion)>,
     /// What completions have asked for; kept for their room.
     cancel: Vec<Key>,
+    /// See `cancel`; receives that found no buffer.
+    starved: Vec<Errand>,
     /// See `cancel`.
     later: Vec<Errand>,
     /// What other threads see.
@@ -230,6 +232,7 @@ impl Ring {
             lingering: VecDeque::new(),
             seen: Vec::new(),
             cancel: Vec::new(),
+            starved: Vec::new(),
             later: Vec::new(),
             office: Arc::new(office),
             #[cfg(test)]
@@ -442,6 +445,7 @@ impl Ring {
                 buffers: &mut self.buffers,
                 wake,
                 cancel: &mut self.cancel,
+                starved: &mut self.starved,
                 later: &mut self.later,
                 ended,
             };
@@ -459,9 +463,12 @@ impl Ring {
         while let Some(key) = self.cancel.pop() {
             self.cancel(key);
         }
-        while let Some(errand) = self.later.pop() {
-            self.do_errand(errand);
-        }
+        // Who found no buffer comes before who had one: where there are more sockets than buffers,
+        // each has its turn.
+        let mut starved = std::mem::take(&mut self.starved);
+        let mut later = std::mem::take(&mut self.later);
+        starved.drain(..).chain(later.drain(..)).for_each(|errand| self.do_errand(errand));
+        (self.starved, self.later) = (starved, later);
     }
 
     /// Operations in flight, apart from the bell's.

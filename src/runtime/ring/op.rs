@@ -102,7 +102,9 @@ pub(super) struct Tick<'a> {
     pub(super) wake: &'a mut Vec<Waker>,
     /// What is cancelled.
     pub(super) cancel: &'a mut Vec<Key>,
-    /// What is done next.
+    /// What is done next: receives that found no buffer.
+    pub(super) starved: &'a mut Vec<Errand>,
+    /// What is done after them.
     pub(super) later: &'a mut Vec<Errand>,
     /// Whether the ring has ended: nothing is submitted once more.
     pub(super) ended: bool,

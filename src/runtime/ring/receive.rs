@@ -152,7 +152,9 @@ impl Receive {
         let next = state.received.len() + tick.buffers.long.bytes();
         drop(state);
         if wanted && next <= waiting_max() {
-            tick.later.push(Errand::Receive(self.socket));
+            let starved = completion.result == Err(libc::ENOBUFS);
+            let list = if starved { &mut tick.starved } else { &mut tick.later };
+            list.push(Errand::Receive(self.socket));
         }
         Next::Done
     }
