@@ -84,7 +84,7 @@ const QUEUE: i32 = limits::ADMIN_CONNECTIONS_MAX as i32;
 
 /// Whether a socket can be made at `path`, as far as that can be told without making it.
 /// `in_state_dir`: its directory is the state directory, which is made later, and whose lock tells
-/// of others.
+/// of others. Nothing connects to a socket that is there.
 ///
 /// # Errors
 /// What [`serve`] would meet.
@@ -96,11 +96,11 @@ pub fn check(path: &Path, in_state_dir: bool) -> Result<(), AdminError> {
     match socket_file::is_socket(path).map_err(|source| io_error("look at", source))? {
         Some(false) => Err(AdminError::NotASocket { path: path.to_owned() }),
         _ if in_state_dir => Ok(()),
-        Some(true) => match socket_file::is_in_use(path) {
-            Ok(true) => Err(AdminError::InUse { path: path.to_owned() }),
-            // Left by a process that has died, most likely; what else it is, `serve` will say.
-            _ => Ok(()),
-        },
+        Some(true) if socket_file::is_listened_on(path) => {
+            Err(AdminError::InUse { path: path.to_owned() })
+        }
+        // Left by a process that has died, most likely; what else it is, `serve` will say.
+        Some(true) => Ok(()),
         None => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             match std::fs::metadata(directory.unwrap_or(Path::new("."))) {

@@ -27,7 +27,6 @@ use crate::onion::Publisher;
 use crate::onion::remote;
 use crate::onion::status::{PublisherStatus, ServiceState};
 use crate::plane::config::ListenConfig;
-use crate::plane::front::Occupied;
 use crate::plane::health;
 use crate::runtime::{self, CoreGroup, CoreId, Driver, Io, pinning};
 use crate::tor::stack::{BootstrapProgress, CircuitPool};
@@ -420,9 +419,9 @@ impl ControlCore {
         self.shared.bootstrap.send_replace(Some("about to take over".to_owned()));
         let heir = take_over(predecessor, &self.shared, &self.state_dir).await?;
         self.owner.send_replace(true);
-        if let Err(error) = self.shared.set_listens(&self.listens, Occupied::Replace) {
-            // Clients over Tor are served all the same.
-            tracing::error!("there are no listeners: {error}");
+        for error in self.shared.take_listens(&self.listens) {
+            // Clients over Tor, and of all other listeners, are served all the same.
+            tracing::error!("{error}; free the address, and SIGHUP tries again");
         }
         Ok(Some(heir))
     }

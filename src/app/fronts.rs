@@ -76,6 +76,15 @@ impl Shared {
         wanted: &[ListenConfig],
         occupied: Occupied,
     ) -> Result<Planned, FrontError> {
+        self.plan_each(wanted, occupied).into_iter().collect::<Result<_, _>>().map(Planned)
+    }
+
+    /// Each listener by itself, see [`Shared::plan_listens`].
+    fn plan_each(
+        self: &Arc<Shared>,
+        wanted: &[ListenConfig],
+        occupied: Occupied,
+    ) -> Vec<Result<Place, FrontError>> {
         let before = self.fronts.all();
         let weak = Arc::downgrade(self);
         let find: Arc<FindPlane> = Arc::new(move |service: &str| {
@@ -122,7 +131,7 @@ impl Shared {
             let closer = daemon.and_then(|daemon| self.daemons.closer(daemon));
             Ok(Place::New(Box::new(prepared.closing_by(closer))))
         };
-        wanted.iter().map(one).collect::<Result<_, _>>().map(Planned)
+        wanted.iter().map(one).collect()
     }
 
     /// Listen as planned from now on: listeners that are there already stay, those that are not
@@ -131,14 +140,20 @@ impl Shared {
     /// # Errors
     /// When the file of a unix socket could not be put in its place; all others are as planned.
     pub(super) fn have_listens(&self, planned: Planned) -> Result<bool, FrontError> {
+        let (changed, failed) = self.have_each(planned);
+        failed.into_iter().next().map_or(Ok(changed), Err)
+    }
+
+    /// See [`Shared::have_listens`]; with all that could not be put in their places.
+    fn have_each(&self, planned: Planned) -> (bool, Vec<FrontError>) {
         let before = self.fronts.all();
-        let (mut now, mut failed) = (Vec::new(), None);
+        let (mut now, mut failed) = (Vec::new(), Vec::new());
         for place in planned.0 {
             match place {
                 Place::Kept(front) => now.push(front),
                 Place::New(prepared) => match prepared.take_place() {
                     Ok(front) => now.push(front),
-                    Err(error) => failed = failed.or(Some(error)),
+                    Err(error) => failed.push(error),
                 },
             }
         }
@@ -146,7 +161,21 @@ impl Shared {
         let changed = before.len() != now.len() || before.iter().any(|front| gone(&front));
         before.iter().filter(gone).for_each(|front| front.end());
         self.fronts.now.send_replace(now);
-        failed.map_or(Ok(changed), Err)
+        (changed, failed)
+    }
+
+    /// Listen in the place of the process that this one takes over from, which has let go: each
+    /// listener by itself, so that one that cannot be opened costs no other. Says which those are.
+    pub(super) fn take_listens(self: &Arc<Shared>, wanted: &[ListenConfig]) -> Vec<FrontError> {
+        let (mut planned, mut failed) = (Vec::new(), Vec::new());
+        for place in self.plan_each(wanted, Occupied::Replace) {
+            match place {
+                Ok(place) => planned.push(place),
+                Err(error) => failed.push(error),
+            }
+        }
+        failed.extend(self.have_each(Planned(planned)).1);
+        failed
     }
 
     /// Listen there from now on, see [`Shared::have_listens`].

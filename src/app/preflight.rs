@@ -1,5 +1,6 @@
 //! What is checked before a start: by `run` before it writes anything, and by `check` and `doctor`
-//! to say what `run` would say. Nothing is started, written or kept open.
+//! to say what `run` would say. Nothing is started, written or kept open, and nothing connects to a
+//! socket that is there: that could start the service of a socket unit.
 //!
 //! In stages, of which each needs what those before it have found to be right:
 //!
@@ -153,7 +154,7 @@ impl Found {
                 self.add(SOCKET, error.to_string(), Lasts::Running);
             }
             Err(error) => self.add(SOCKET, error.to_string(), Lasts::Always),
-            Ok(()) if in_state_dir && socket_file::is_in_use(&socket).unwrap_or(false) => {
+            Ok(()) if in_state_dir && socket_file::is_listened_on(&socket) => {
                 let error = StateDirError::InUse { path: config.state_dir.clone() };
                 self.add(SOCKET, error.to_string(), Lasts::Running);
             }

@@ -350,18 +350,38 @@ mod tests {
         assert_eq!(forms[1].plane.status()[0].state, BackendState::Maintenance);
     }
 
-    #[test]
-    fn a_listener_that_cannot_be_opened_changes_no_other() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let (shared, _order) = process(directory.path());
-        let path = directory.path().join("front.sock");
-        let listen = |address, backlog| ListenConfig {
+    /// A listener of the service `a`.
+    fn listen(address: BackendAddress, backlog: u32) -> ListenConfig {
+        ListenConfig {
             address,
             service: "a".to_owned(),
             virtual_port: Some(80),
             proxy_protocol: false,
             backlog,
-        };
+        }
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_opened_costs_no_other_at_a_take_over() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (shared, _order) = process(directory.path());
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+        let address = taken.local_addr().expect("it is bound");
+        let ours = listen(BackendAddress::Unix(directory.path().join("front.sock")), 10);
+        let wanted = [listen(BackendAddress::Tcp(address), 10), ours.clone()];
+        let failed = shared.take_listens(&wanted);
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].to_string().contains(&address.to_string()), "{}", failed[0]);
+        let serving = shared.fronts.all();
+        assert_eq!(serving.iter().map(|front| front.config()).collect::<Vec<_>>(), [&ours]);
+        shared.fronts.end();
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_opened_changes_no_other() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (shared, _order) = process(directory.path());
+        let path = directory.path().join("front.sock");
         let ours = |backlog| listen(BackendAddress::Unix(path.clone()), backlog);
         let inode = || std::fs::metadata(&path).map(|file| file.ino()).expect("it is there");
         assert!(shared.set_listens(&[ours(10)], Occupied::Refuse).expect("the path is free"));

@@ -14,6 +14,11 @@
 //! other one may be without bytes for `half_close` at most. A side that breaks off ends both, and
 //! so do a time that is over and a limit: what was not taken yet is lost, and a side whose peer has
 //! not ended is reset, so that half an answer, or half an upload, does not look like a whole one.
+//!
+//! **Idle** is a stream of which neither socket takes or gives bytes. A whole answer may be in the
+//! kernel's send buffer while the client takes it slowly: when the time is over, that buffer is
+//! looked at ([`KernelSocket::unsent`]). With bytes in it there is one more time of the same
+//! length, and another one for each in which it has become less: a reset would discard them.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -69,12 +74,15 @@ struct Direction {
     full: u8,
     /// Whether these sockets cannot be spliced.
     never_splice: bool,
+    /// Whether the sink has taken bytes since the timer was last told.
+    wrote: bool,
 }
 
 impl Direction {
     /// One that begins with these bytes.
     fn new(held: Option<Buffer>) -> Direction {
-        Direction { phase: Phase::Open, held, pipe: None, full: 0, never_splice: false }
+        let phase = Phase::Open;
+        Direction { phase, held, pipe: None, full: 0, never_splice: false, wrote: false }
     }
 
     /// Make what progress can be made; ready when the source is done and the sink was told. The
@@ -97,6 +105,7 @@ impl Direction {
                     Ok(_) => self.held = None,
                     Err(_) => return Poll::Ready(Err(Side::Sink)),
                 }
+                self.wrote = true;
                 continue;
             }
             if let Some(lent) = &mut self.pipe
@@ -113,6 +122,7 @@ impl Direction {
                     }
                     Err(_) => return Poll::Ready(Err(Side::Sink)),
                 }
+                self.wrote = true;
                 continue;
             }
             let taken = match self.full >= limits::SPLICE_AFTER_FULL_BUFFERS && !self.never_splice {
@@ -207,6 +217,9 @@ struct Forward {
     half: bool,
     /// Set where it may not be without bytes for ever.
     idle: Option<Idle>,
+    /// What had not arrived at the client and at the backend when the time was last over; `None`
+    /// once bytes were moved after that.
+    unsent: Option<[usize; 2]>,
     /// Whether its circuit shall close: it has gone over a limit.
     closes: bool,
 }
@@ -228,6 +241,7 @@ pub(super) async fn forward(
         patience,
         half: false,
         idle: patience.idle.map(Idle::new),
+        unsent: None,
         closes: false,
     };
     let outcome = std::future::poll_fn(|cx| forward.poll(cx)).await;
@@ -283,7 +297,9 @@ impl Forward {
             }
             _ => {}
         }
-        self.poll_timer(cx, from_client + to_client > 0)
+        // Both are asked: what one has written says nothing of the other.
+        let wrote = [&mut self.inward, &mut self.outward].map(|one| std::mem::take(&mut one.wrote));
+        self.poll_timer(cx, from_client + to_client > 0 || wrote.contains(&true))
     }
 
     /// Ready when there were no bytes for too long.
@@ -292,11 +308,29 @@ impl Forward {
         if half && !self.half {
             // The other patience begins here.
             (self.half, self.idle) = (true, Some(Idle::new(self.patience.half_close)));
+            self.unsent = None;
         }
         let Some(idle) = &mut self.idle else { return Poll::Pending };
         if moved {
             idle.note();
+            self.unsent = None;
         }
-        idle.poll(cx).map(|()| StreamOutcome::Idle)
+        loop {
+            ready!(idle.poll(cx));
+            let now = [&self.client, &self.backend].map(KernelSocket::unsent);
+            if !may_have_shrunk(self.unsent, now) {
+                return Poll::Ready(StreamOutcome::Idle);
+            }
+            self.unsent = Some(now);
+            idle.note();
+        }
+    }
+}
+
+/// Whether a peer may have taken bytes since it was last looked at, or for the first time.
+fn may_have_shrunk(before: Option<[usize; 2]>, now: [usize; 2]) -> bool {
+    match before {
+        Some(before) => before.iter().zip(now).any(|(before, now)| now < *before),
+        None => now.iter().any(|bytes| *bytes > 0),
     }
 }

@@ -21,6 +21,7 @@ mod place;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -40,7 +41,7 @@ use super::proxy_protocol::read::{self, Extent, Facts};
 use super::status::ListenStatus;
 use crate::base::counters::InstanceCounters;
 use crate::base::repeats::Repeats;
-use crate::base::socket_file::SocketFile;
+use crate::base::socket_file::{self, SocketFile};
 use crate::base::stream::{CircuitId, ClientStream, EndReason, IncomingStream, Party};
 use crate::limits;
 use crate::plane::config::{BackendAddress, ListenConfig};
@@ -189,11 +190,12 @@ impl Front {
         }))
     }
 
-    /// Whether a listener can be opened there, beside nobody else; nothing is opened, and nobody
-    /// can connect meanwhile.
+    /// Whether a listener can be opened there, beside nobody else; nothing is opened, nobody can
+    /// connect meanwhile, and nothing connects to what is there: that would start the service of a
+    /// socket unit.
     ///
     /// # Errors
-    /// What [`Front::prepare`] would say.
+    /// What [`Front::prepare`] would say, as far as can be told so.
     pub fn check(config: &ListenConfig, passed: &PassedSockets) -> Result<(), FrontError> {
         let failed = |source| FrontError { address: config.address.to_string(), source };
         if passed.at(&config.address).map_err(failed)?.is_some() {
@@ -202,7 +204,8 @@ impl Front {
         let free = match &config.address {
             BackendAddress::Tcp(address) => is_free(*address),
             BackendAddress::Unix(path) => {
-                unix_place(path, Occupied::Refuse).and_then(|()| can_be_made(path))
+                let taken = |path: &Path| Ok(socket_file::is_listened_on(path));
+                unix_place(path, taken).and_then(|()| can_be_made(path))
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         };

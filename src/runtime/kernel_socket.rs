@@ -157,6 +157,11 @@ impl KernelSocket {
         })
     }
 
+    /// Bytes that were sent and have not arrived, as [`Watched::unsent`] counts them.
+    pub fn unsent(&self) -> usize {
+        self.watched.unsent()
+    }
+
     /// Tell the peer that nothing more comes.
     ///
     /// # Errors
@@ -296,6 +301,18 @@ mod tests {
             ours.write_all(&sent).await.expect("it is connected");
             ours.close().await.expect("it is connected");
             assert!(other.join().expect("the other end does not panic"));
+        });
+    }
+
+    #[test]
+    fn what_was_sent_is_counted_until_it_has_arrived() {
+        on_cores(|| async {
+            let (mut ours, mut theirs) = pair();
+            assert_eq!(ours.unsent(), 0);
+            ours.write_all(b"some bytes").await.expect("it is connected");
+            assert!(ours.unsent() >= 10);
+            theirs.read_exact(&mut [0; 10]).expect("it is connected");
+            assert_eq!(ours.unsent(), 0);
         });
     }
 

@@ -21,7 +21,8 @@ pub(super) fn is_free(address: SocketAddr) -> io::Result<()> {
     match bind_to(address, false) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
-            "a process listens there already; end it, or write another address",
+            "a process listens there already (systemd itself, where a socket unit has the \
+             address); end it, or write another address",
         )),
         bound => bound.map(drop),
     }
@@ -47,7 +48,7 @@ pub(super) fn listen_unix(
     backlog: u32,
     occupied: Occupied,
 ) -> io::Result<(Socket, SocketFile)> {
-    unix_place(path, occupied)?;
+    unix_place(path, |path| Ok(occupied == Occupied::Refuse && socket_file::is_in_use(path)?))?;
     // Made beside and moved: whoever connects meanwhile finds one of the two, and never nothing.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
@@ -58,13 +59,15 @@ pub(super) fn listen_unix(
     Ok((socket, beside))
 }
 
-/// Whether a unix socket may have this place.
-pub(super) fn unix_place(path: &Path, occupied: Occupied) -> io::Result<()> {
+/// Whether a unix socket may have this place. `is_taken` says whether one that is there already is
+/// a process's, which is to keep it.
+pub(super) fn unix_place(
+    path: &Path,
+    is_taken: impl FnOnce(&Path) -> io::Result<bool>,
+) -> io::Result<()> {
     match socket_file::is_socket(path)? {
         Some(false) => Err(io::Error::other("there is a file that is no socket")),
-        Some(true) if occupied == Occupied::Refuse && socket_file::is_in_use(path)? => {
-            Err(io::ErrorKind::AddrInUse.into())
-        }
+        Some(true) if is_taken(path)? => Err(io::ErrorKind::AddrInUse.into()),
         _ => Ok(()),
     }
 }

@@ -358,6 +358,11 @@ fn a_unix_listener_is_private_and_takes_the_place_of_a_dead_one_only() {
         let other = Front::prepare(config.clone(), 1, refuse, Arc::clone(&find) as _);
         let other = other.expect_err("it is taken");
         assert!(other.to_string().contains("front.sock: "), "{other}");
+        // It has connected, to see that.
+        until("that was accepted", || served.status().accepted_total == 1);
+        let accepted = served.status().accepted_total;
+        Front::check(&config, &none).expect_err("it is taken, which is seen without connecting");
+        assert_eq!(served.status().accepted_total, accepted);
         // One that could take its place, and in the end does not.
         let replace = (Occupied::Replace, &none);
         drop(Front::prepare(config, 1, replace, find).expect("it may"));

@@ -207,6 +207,19 @@ impl Watched {
         }
     }
 
+    /// Bytes that were written and have not arrived (`SIOCOUTQ`, tcp(7)): over TCP those that the
+    /// peer's kernel has not acknowledged; of a unix socket the memory of those that the peer has
+    /// not read, which is more than their number. 0 where the kernel does not say.
+    pub fn unsent(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as `self` lives; this request writes one `int`
+        // to the address that it is given, which is that of `bytes`, before the call is over.
+        let result = unsafe {
+            libc::ioctl(self.shared.fd.as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes))
+        };
+        if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
+    }
+
     /// A system call has said `EAGAIN` although the kernel had told of an end.
     pub fn would_block(&self, interest: Interest) {
         self.shared.state().ready &= !interest.events();
