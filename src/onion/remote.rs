@@ -25,7 +25,7 @@ mod timing;
 mod view;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use futures::future::join_all;
 use tokio::sync::Semaphore;
