@@ -154,8 +154,8 @@ impl Path {
     }
 }
 
-/// Connect to the first of these sockets that accepts; `none` where there is none. Of several errors
-/// the first is told: a machine without IPv6 has no address to connect to `::1` from.
+/// Connect to the first of these sockets that accepts; `none` where there is none. Of several
+/// errors the first is told: a machine without IPv6 has no address to connect to `::1` from.
 async fn connect_first(
     addresses: impl Iterator<Item = SockAddr>,
     way: Way,
