@@ -131,9 +131,13 @@ impl Turns {
     fn first(&mut self) -> Option<oneshot::Sender<()>> {
         let look = &mut self.waiting[Purpose::Look as usize];
         let due = self.since_look >= limits::TURNS_FOR_A_LOOK;
-        let first = if due { look.pop_front() } else { None };
-        self.since_look = if first.is_some() { 0 } else { self.since_look.saturating_add(1) };
-        first.or_else(|| self.waiting.iter_mut().find_map(VecDeque::pop_front))
+        if let Some(look) = if due { look.pop_front() } else { None } {
+            self.since_look = 0;
+            return Some(look);
+        }
+        let first = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
+        self.since_look = self.since_look.saturating_add(1);
+        Some(first)
     }
 
     /// Whether anything waits that has its turn before clients.

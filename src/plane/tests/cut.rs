@@ -133,24 +133,26 @@ fn a_whole_answer_is_no_half_one_because_the_client_stays() {
 fn a_client_that_takes_an_answer_slowly_gets_all_of_it_although_its_backend_is_idle() {
     const PIECE: usize = 32 * 1024;
     const PIECES: usize = 16;
+    // Longer than the client may be held up by others.
+    let idle = 2 * SHORT;
     for io in engines() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
         let address = BackendAddress::Tcp(listener.local_addr().expect("it is bound"));
-        let port = PortConfig { idle_timeout: Some(SHORT), ..port_80(vec![address]) };
-        let served = Served::start(io, port, false, (1, 1));
-        let mut client = served.connect();
-        // The rest of the answer waits in the send buffer of the listener's side.
-        SockRef::from(&client).set_recv_buffer_size(2 * PIECE).expect("it is open");
-        client.write_all(b"?").expect("it is open");
         let backend = std::thread::spawn(move || {
             let mut connection = with_bytes(&listener, 1);
             connection.write_all(&vec![7; PIECE * PIECES]).expect("it is open");
             connection
         });
+        let port = PortConfig { idle_timeout: Some(idle), ..port_80(vec![address]) };
+        let served = Served::start(io, port, false, (1, 1));
+        let mut client = served.connect();
+        // The rest of the answer waits in the send buffer of the listener's side.
+        SockRef::from(&client).set_recv_buffer_size(2 * PIECE).expect("it is open");
+        client.write_all(b"?").expect("it is open");
         let mut piece = vec![0; PIECE];
         for number in 0..PIECES {
             // Three times as long as a stream without bytes lives, for all of them.
-            std::thread::sleep(SHORT / 5);
+            std::thread::sleep(idle / 5);
             let read = client.read_exact(&mut piece);
             assert!(read.is_ok(), "piece {number}: {read:?}");
         }
