@@ -49,6 +49,7 @@ pub(super) struct Shared {
     /// Whether a new process takes over.
     pub(super) succession: AtomicBool,
     /// Whether the process that this one takes over from still runs.
+    #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "nobody asks without it"))]
     pub(super) beside_predecessor: AtomicBool,
     /// What this process may take of what guards allow, while another has links to them.
     pub(super) guard_share: Mutex<Option<GuardShare>>,
