@@ -181,7 +181,7 @@ fn an_address_that_is_none_or_a_host_name_is_refused_with_what_to_write() {
         ("backend.example:8080", ["this is a host name", "write an IP address"]),
         ("8080", ["there is no IP address", "write 127.0.0.1:8080"]),
         ("127.0.0.1", ["there is no port", "write 127.0.0.1:"]),
-        ("http://127.0.0.1:8080/", ["this is a URL", "write one such as"]),
+        ("http://127.0.0.1:8080/", ["this is a URL", "write 127.0.0.1:8080"]),
         ("/run/app.sock", ["this is a path", "write unix:/run/app.sock"]),
         ("127.0.0.1:0", ["there is no port 0", "1 to 65535"]),
         ("127.0.0.1:65536", ["there is no port 65536", "1 to 65535"]),
