@@ -110,7 +110,9 @@ fn listeners_come_and_go_with_a_reload_and_an_open_stream_goes_on() {
     service.signal(Signal::SIGHUP);
     wait_until("the first listener is gone", 30, || connect(first).is_err().then_some(()))
         .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
-    ask(&mut connect(second).expect("it listens"));
+    let mut other = wait_until("the second one listens", 30, || connect(second).ok())
+        .unwrap_or_else(|error| panic!("{error}\n{}", service.log()));
+    ask(&mut other);
     ask(&mut open);
     assert_eq!(service.status()["listens"][0]["address"], second.to_string());
     // An address that somebody has is told, and nothing changes: neither a service nor a key comes.
